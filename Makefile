@@ -1,0 +1,52 @@
+# One command each. Every target makes the virtual environment it needs: a Python >= 3.11 and make are all a fresh machine
+# must have. ARGS goes to the program behind the target: make test ARGS='-k address'.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready-for-unimq
+PYTEST_JOBS ?= 2
+ARGS ?=
+
+.PHONY: help demo test check conformance integration bench docs generate clean
+.DEFAULT_GOAL := help
+
+help:  ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml tools/venv.sh
+	@tools/venv.sh $(VENV)
+	@touch $@
+
+demo: $(READY)  ## the same program on memory:// and, where UNIMQ_URL is set, on that broker
+	UNIMQ_URL=memory://demo $(PY) examples/demo.py
+	@if [ -n "$$UNIMQ_URL" ]; then $(PY) examples/demo.py; \
+	else echo "UNIMQ_URL is not set: no other broker was tried (python -m integration.up rabbitmq -- make demo)"; fi
+
+test: $(READY)  ## all tests that need no broker
+	$(PY) -m pytest -q -n $(PYTEST_JOBS) --dist loadfile $(ARGS)
+
+check: $(READY)  ## ruff, mypy strict, generated files, tidy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) tools/unasync.py --check
+	$(PY) -m pytest -q tests/test_tidy.py
+
+conformance: $(READY)  ## the ledger: which promise holds on which broker
+	$(PY) -m unimq.testing.ledger $(ARGS)
+
+integration: $(READY)  ## real brokers: by URL, container or native process; UNIMQ_REQUIRE names those that must be there
+	$(PY) -m pytest -q integration $(ARGS)
+
+bench: $(READY)  ## against the raw client, interleaved
+	$(PY) -m bench $(or $(ARGS),rabbitmq)
+
+docs: $(READY)  ## runs every code block of README and docs
+	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
+
+generate: $(READY)  ## the sync twin from the async source
+	$(PY) tools/unasync.py
+
+clean:  ## all that was made, the virtual environment too
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

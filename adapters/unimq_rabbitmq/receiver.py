@@ -1,0 +1,549 @@
+"""Receiving: a channel per link; deliveries are buffered by the I/O thread, settlements are drained by it in batches.
+
+Rules
+- `receive` takes from the buffer and waits only when it is empty. Signals are per read of the socket, not per message.
+- An ack has no answer: after the acks of a drain goes one `basic.qos`, whose reply is the *barrier* behind which they are
+  confirmed. One barrier is in flight; what is written meanwhile waits for the next.
+- Acks leave at once, `multiple` up to the last tag below which everything is settled (`Tags`).
+- What is not behind a barrier when the link dies is lost, and said so before `Lost` or `Cancelled`.
+- Too many bytes in hand shrink the prefetch: a new consumer with a smaller one takes over before the old one ends, since a
+  queue may delete itself with its last consumer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import pika.exceptions
+import pika.spec
+
+from unimq.delivery import Delivery
+from unimq.driver import (
+    ALL_SETTLED,
+    Ack,
+    Cancelled,
+    DeadLetterOutcome,
+    Defer,
+    Done,
+    Forget,
+    Lost,
+    Outcome,
+    ReceiverOptions,
+    Release,
+    SettleResult,
+    Sink,
+)
+from unimq.errors import Closed
+
+from . import errors, fields, wire
+from .loop import Answer, Loop, guarded
+from .tags import Tags
+
+if TYPE_CHECKING:
+    from .connection import RabbitConnection
+
+PREFETCH_MAX: Final = 65_535  # 16 bits on the wire
+GROW_BELOW: Final = 4  # a shrunk prefetch grows again when less than a quarter of the bytes are in hand
+_ACK: Final = Ack()
+_consumers = itertools.count(1)
+_log = logging.getLogger("unimq.rabbitmq")
+
+Step = Callable[[Any, Callable[[Any], None]], Any]
+
+
+class Raw:
+    """A delivery as pika has it: `method` (Basic.Deliver) and `properties` (BasicProperties), decoded on first use."""
+
+    __slots__ = ("_method_bytes", "_header_bytes", "_method", "_properties")
+
+    def __init__(self, method: bytes = b"", header: bytes = b"", decoded: tuple[Any, Any] = (None, None)) -> None:
+        self._method_bytes = method
+        self._header_bytes = header
+        self._method, self._properties = decoded
+
+    @property
+    def method(self) -> Any:
+        if self._method is None:
+            self._method = pika.spec.Basic.Deliver().decode(self._method_bytes, 4)
+        return self._method
+
+    @property
+    def properties(self) -> Any:
+        if self._properties is None:
+            self._properties = pika.spec.BasicProperties().decode(self._header_bytes, 12)
+        return self._properties
+
+
+class RabbitReceiver:
+    """See the module. `steps` prepare the channel before it consumes `queue` (a private queue makes itself there)."""
+
+    def __init__(
+        self,
+        connection: RabbitConnection,
+        loop: Loop,
+        queue: str,
+        options: ReceiverOptions,
+        sink: Sink,
+        *,
+        steps: Sequence[Step] = (),
+        no_ack: bool = False,
+    ) -> None:
+        self._connection = connection
+        self._loop = loop
+        self.queue = queue
+        self._options = options
+        self._sink = sink
+        self._steps = list(steps)
+        self._no_ack = no_ack
+        self._on_receive = options.mode == "on_receive" and not no_ack
+        self._counted = options.until_end or options.mode == "browse"
+        self._prefetch = self._wanted = max(1, min(options.prefetch, PREFETCH_MAX))
+        self._channel: Any = None
+        self._number = 0
+        self._consumer = ""
+        self._buffer: deque[fields.RabbitDelivery] = deque()
+        self._remaining: int | None = None  # messages still to come, where the end is known
+        self._tags = Tags()
+        self._held = self._held_bytes = 0
+        self._resizing = False
+        # the receiving side
+        self._event = threading.Event()
+        self._waiting = False
+        self._woken = False
+        self._ready_wanted = False
+        # settling
+        self._commands: deque[tuple[Sequence[Delivery], Outcome | None, Done[SettleResult] | None]] = deque()
+        self._armed = False
+        self._qos_replies: deque[Callable[[], None]] = deque()
+        self._barrier: list[tuple[Done[SettleResult], Sequence[Delivery]]] | None = None
+        self._behind: list[tuple[Done[SettleResult], Sequence[Delivery]]] = []
+        self._finished: deque[tuple[Done[SettleResult], SettleResult]] = deque()
+        self._completing = False
+        self._closing = False
+        self._error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"<RabbitReceiver {self.queue}>"
+
+    # -------------------------------------------------------------------------------------------------- opening
+    def open(self, timeout_s: float) -> None:
+        """Blocks until the broker has the consumer: what is sent after that is received."""
+        answer = Answer()
+        steps = deque([*self._steps, *([self._count] if self._counted else []), self._qos])
+
+        def start() -> None:
+            if self._loop.dead:
+                answer.fail(self._loop.error or Closed("the connection is closed"))
+                return
+            self._channel = self._loop.connection.channel(on_open_callback=lambda _channel: step(None))
+            self._number = self._channel.channel_number
+            self._channel.add_on_close_callback(closed)
+
+        def step(_frame: Any) -> None:
+            def work() -> None:
+                if steps:
+                    steps.popleft()(self._channel, step)
+                elif self._counted and not self._remaining:
+                    answer.set()  # there is nothing to see
+                else:
+                    self._consume(lambda _frame: answer.set())
+
+            guarded(work, answer)()
+
+        def closed(_channel: Any, reason: BaseException) -> None:
+            answer.fail(reason)
+            self._die(reason, Lost)
+
+        self._loop.on_end[self] = lambda reason: self._die(reason, None)
+        self._loop.call(guarded(start, answer))
+        try:
+            answer.wait(timeout_s, f"opening a consumer of {self.queue}")
+        except Exception:
+            self._closing = True
+            self.close(0.0)
+            raise
+
+    def use_queue(self, name: str) -> None:
+        """The name the broker gave (a step's)."""
+        self.queue = name
+
+    def _count(self, channel: Any, done: Callable[[Any], None]) -> None:
+        def counted(frame: Any) -> None:
+            self._remaining = frame.method.message_count
+            self._prefetch = self._wanted = max(1, min(self._wanted, self._remaining or 1))
+            done(frame)
+
+        channel.queue_declare(self.queue, passive=True, callback=counted)
+
+    def _qos(self, channel: Any, done: Callable[[Any], None]) -> None:
+        channel.basic_qos(prefetch_count=self._prefetch, callback=done)
+
+    def _consume(self, done: Callable[[Any], None]) -> None:
+        channel = self._channel
+        if not self._consumer:
+            channel.add_on_cancel_callback(self._on_cancel)
+            if self._loop.fast:
+                self._loop.connection.fast[self._number] = self
+        self._consumer = f"unimq-{next(_consumers)}"
+        channel.basic_consume(
+            self.queue, self._on_message, auto_ack=self._no_ack, consumer_tag=self._consumer, callback=done
+        )
+
+    # ---------------------------------------------------------------------------------- deliveries (I/O thread)
+    def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
+        at = 5 + method[4]
+        self._arrived(int.from_bytes(method[at : at + 8], "big"), Raw(method, header), body)
+
+    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Where pika reads the deliveries."""
+        self._tags.skipped_to(method.delivery_tag)  # pika itself gives back what comes for a consumer that is ending
+        self._arrived(method.delivery_tag, Raw(decoded=(method, properties)), body)
+        self.after_read()
+
+    def _arrived(self, tag: int, raw: Raw, body: bytes) -> None:
+        if self._remaining is not None:
+            if self._remaining <= 0:
+                if not self._closing and self._options.mode != "browse":
+                    self._loop.write(wire.nack_requeue(self._number, tag))
+                    self._tags.settled(tag)
+                return
+            self._remaining -= 1
+        self._held += 1
+        self._held_bytes += len(body)
+        self._buffer.append(fields.make_delivery(raw, body, tag, None, self))
+
+    def after_read(self) -> None:
+        if self._buffer:
+            if self._waiting:
+                self._event.set()
+            elif self._ready_wanted:
+                self._tell_ready()
+        if self._remaining == 0 and self._consumer and self._options.mode != "browse":
+            self._cancel_at_end()
+        if self._held_bytes > self._options.prefetch_bytes and not self._resizing and self._prefetch > 1:
+            average = self._held_bytes // max(self._held, 1)
+            self._resize(max(1, min(self._options.prefetch_bytes // max(average, 1), self._prefetch // 2)))
+        self._complete()
+
+    def _tell_ready(self) -> None:
+        self._ready_wanted = False
+        if self._options.on_ready is not None:
+            self._options.on_ready()
+
+    def _cancel_at_end(self) -> None:
+        consumer, self._consumer = self._consumer, ""
+        if self._channel.is_open:
+            self._channel.basic_cancel(consumer, callback=lambda _frame: None)
+
+    def set_prefetch(self, count: int) -> None:
+        """How many may be in hand from now on. Any thread; never blocks."""
+
+        def work() -> None:
+            self._wanted = max(1, min(count, PREFETCH_MAX))
+            if self._wanted != self._prefetch and not self._resizing and self._error is None:
+                self._resize(self._wanted)
+
+        self._loop.call(work)
+
+    def _resize(self, count: int) -> None:
+        if self._error is not None or self._closing or not self._consumer or not self._channel.is_open:
+            return
+        old, self._resizing, self._prefetch = self._consumer, True, count
+
+        def cancelled(_frame: Any) -> None:
+            self._resizing = False
+
+        def consuming(_frame: Any) -> None:
+            if self._channel.is_open:
+                self._channel.basic_cancel(old, callback=cancelled)
+
+        self._ask_qos(lambda: None)
+        self._consume(consuming)
+
+    def _on_cancel(self, frame: Any) -> None:
+        """The broker ended the consumer; the channel and the connection live."""
+        if frame.method.consumer_tag != self._consumer:
+            return
+        error = pika.exceptions.ConsumerCancelled(f"the queue {self.queue} is gone")
+        self._die(error, Cancelled)
+        if self._channel.is_open:
+            self._channel.close()
+
+    # -------------------------------------------------------------------------------------------------- receiving
+    def receive(self, max_messages: int, timeout_s: float) -> Sequence[Delivery]:
+        if not self._buffer and not self._wait(timeout_s):
+            return []
+        if self._error is not None:
+            raise self._error
+        taken = self._take(max_messages)
+        self._woken = False
+        if self._on_receive and taken:
+            self._command(taken, _ACK, None)
+        return taken
+
+    def _take(self, max_messages: int) -> list[fields.RabbitDelivery]:
+        buffer = self._buffer
+        if len(buffer) <= max_messages:
+            max_messages = len(buffer)
+        try:
+            return [buffer.popleft() for _ in range(max_messages)]
+        except IndexError:  # the link died meanwhile and took its deliveries back
+            if self._error is not None:
+                raise self._error from None
+            raise
+
+    def _wait(self, timeout_s: float) -> bool:
+        """True when there is something, or the link is dead."""
+        if self._error is not None:
+            raise self._error
+        if timeout_s <= 0 or self.ended:
+            self._ready_wanted, self._woken = True, False
+            if self._buffer or self._error is not None:
+                self._ready_wanted = False
+                return True
+            return False
+        deadline = time.monotonic() + timeout_s
+        self._event.clear()
+        self._waiting = True
+        try:
+            while not self._buffer and self._error is None:
+                left = deadline - time.monotonic()
+                if self._woken or self.ended or left <= 0:
+                    self._woken = False
+                    return False
+                self._event.wait(left)
+                self._event.clear()
+        finally:
+            self._waiting = False
+        return True
+
+    @property
+    def ended(self) -> bool:
+        """Everything that was there at the opening has been handed out (`until_end`, browse)."""
+        return self._counted and not self._remaining and not self._buffer
+
+    def wake(self) -> None:
+        self._woken = True
+        self._event.set()
+
+    # --------------------------------------------------------------------------------------------------- settling
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, done: Done[SettleResult]) -> None:
+        self._command(deliveries, outcome, done)
+
+    def flush(self, done: Done[SettleResult]) -> None:
+        self._command((), None, done)
+
+    def _command(
+        self, deliveries: Sequence[Delivery], outcome: Outcome | None, done: Done[SettleResult] | None
+    ) -> None:
+        self._commands.append((deliveries, outcome, done))
+        if not self._armed:
+            self._armed = True
+            self._loop.call(self._drain)
+
+    def _drain(self) -> None:
+        """Write what was settled. I/O thread."""
+        self._armed = False
+        commands, tags = self._commands, self._tags
+        acked: list[int] = []
+        out: list[bytes] = []
+        while commands:
+            deliveries, outcome, done = commands.popleft()
+            if self._error is not None:
+                if done is not None:
+                    self._finished.append((done, SettleResult(lost=deliveries) if deliveries else ALL_SETTLED))
+                continue
+            if type(outcome) is Ack:
+                for delivery in deliveries:
+                    acked.append(delivery.tag)
+            elif type(outcome) is Release:
+                for delivery in deliveries:
+                    out.append(wire.nack_requeue(self._number, delivery.tag))
+                    tags.settled(delivery.tag)
+            elif type(outcome) in (DeadLetterOutcome, Defer):
+                _log.error("%s: %s is not native here: %d deliveries stay unsettled", self.queue, outcome, len(deliveries))
+                if done is not None:
+                    self._finished.append((done, SettleResult(lost=deliveries)))
+                continue
+            if deliveries:
+                self._let_go(deliveries)
+            if done is None:
+                continue
+            if self._no_ack or type(outcome) is Forget:
+                self._finished.append((done, ALL_SETTLED))
+            elif outcome is not None or self._behind or self._barrier is not None or acked or out:
+                self._behind.append((done, deliveries))
+            else:
+                self._finished.append((done, ALL_SETTLED))
+        if self._error is None and not self._no_ack:
+            if acked:
+                for tag, multiple in tags.acks(acked):
+                    out.append(wire.ack(self._number, tag, multiple))
+            if self._behind and self._barrier is None:
+                self._raise_barrier(out)
+            if out:
+                self._loop.write(b"".join(out))
+        self._complete()
+
+    def _let_go(self, deliveries: Sequence[Delivery]) -> None:
+        self._held -= len(deliveries)
+        for delivery in deliveries:
+            if delivery.body:
+                self._held_bytes -= len(delivery.body)
+        if (
+            self._prefetch < self._wanted
+            and not self._resizing
+            and self._held_bytes < self._options.prefetch_bytes // GROW_BELOW
+        ):
+            self._resize(min(self._wanted, self._prefetch * 2))
+
+    def _raise_barrier(self, out: list[bytes]) -> None:
+        self._barrier, self._behind = self._behind, []
+        if self._loop.fast:
+            self._qos_replies.append(self._behind_barrier)
+            out.append(wire.qos(self._number, self._prefetch))
+        else:
+            self._loop.write(b"".join(out))
+            out.clear()
+            self._ask_qos(self._behind_barrier)
+
+    def _ask_qos(self, then: Callable[[], None]) -> None:
+        self._qos_replies.append(then)
+        if self._loop.fast:
+            self._loop.write(wire.qos(self._number, self._prefetch))
+        else:
+            self._channel.basic_qos(prefetch_count=self._prefetch, callback=lambda _frame: self.on_qos_ok())
+
+    def on_qos_ok(self) -> None:
+        if self._qos_replies:
+            self._qos_replies.popleft()()
+        if not self._loop.fast:
+            self._complete()
+
+    def _behind_barrier(self) -> None:
+        for done, _ in self._barrier or ():
+            self._finished.append((done, ALL_SETTLED))
+        self._barrier = None
+        if self._behind and self._error is None:
+            out: list[bytes] = []
+            self._raise_barrier(out)
+            if out:
+                self._loop.write(b"".join(out))
+
+    def on_confirm(self, tag: int, multiple: bool, ok: bool) -> None:
+        pass
+
+    def _complete(self) -> None:
+        """Tell what is settled; not re-entrant."""
+        if self._completing:
+            return
+        self._completing = True
+        try:
+            while self._finished:
+                done, result = self._finished.popleft()
+                done(result)
+        finally:
+            self._completing = False
+
+    # ---------------------------------------------------------------------------------------------------- the end
+    def _die(self, error: BaseException, event: type[Lost] | type[Cancelled] | None) -> None:
+        """I/O thread, once. Everything not behind a barrier is lost; then the event."""
+        if self._error is not None:
+            return
+        self._error = error
+        self._loop.on_end.pop(self, None)
+        if self._loop.fast and self._loop.connection is not None:
+            self._loop.connection.forget(self._number)
+        self._ended_channel(error)
+        self._buffer.clear()
+        for done, deliveries in [*(self._barrier or ()), *self._behind]:
+            self._finished.append((done, SettleResult(lost=deliveries) if deliveries else ALL_SETTLED))
+        self._barrier, self._behind = None, []
+        self._drain()
+        self._event.set()
+        if self._ready_wanted:
+            self._tell_ready()
+        self._connection.forget(self)
+        if self._closing or event is None or self._loop.dead or not self._loop.connection.is_open:
+            return
+        self._sink(event(self, error))
+
+    def _ended_channel(self, error: BaseException) -> None:
+        """For the reply consumer."""
+
+    def close(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        self._closing = True
+        answer = Answer()
+
+        def start() -> None:
+            if self._error is not None or self._loop.dead or self._channel is None or not self._channel.is_open:
+                answer.set()
+                return
+            self._drain()
+            if self._consumer:
+                consumer, self._consumer = self._consumer, ""
+                self._channel.basic_cancel(consumer, callback=lambda _frame: None)
+            self.flush(lambda _result: self._close_channel(answer))
+
+        if timeout_s > 0:
+            self._loop.call(guarded(start, answer))
+            try:
+                answer.wait(deadline - time.monotonic(), f"closing the consumer of {self.queue}")
+            except Exception:  # a peer that stays silent: what is unsettled completes as lost below
+                _log.debug("closing %r", self, exc_info=True)
+        gone = Answer()
+
+        def end() -> None:
+            self._die(Closed("the receiver was closed", adapter=errors.ADAPTER), None)
+            if not self._loop.dead and self._channel is not None and self._channel.is_open:
+                self._channel.close()
+            gone.set()
+
+        self._loop.call(guarded(end, gone))
+        if not self._loop.here:
+            gone.wait(max(deadline - time.monotonic(), 1.0), "closing")
+
+    def _close_channel(self, answer: Answer) -> None:
+        if self._error is None and self._channel.is_open:
+            self._channel.add_on_close_callback(lambda *_: answer.set())
+            self._channel.close()
+        else:
+            answer.set()
+
+
+class ReplyReceiver(RabbitReceiver):
+    """The consumer of direct reply-to: its channel is also the one on which requests are published."""
+
+    def __init__(self, connection: RabbitConnection, loop: Loop, queue: str, options: ReceiverOptions, sink: Sink) -> None:
+        super().__init__(connection, loop, queue, options, sink, steps=(self._confirms,), no_ack=True)
+        self._requests = connection.requests
+
+    def _confirms(self, channel: Any, done: Callable[[Any], None]) -> None:
+        self._requests.attach(channel)
+        channel.confirm_delivery(self._on_pika_confirm, callback=done)
+
+    def _on_pika_confirm(self, frame: Any) -> None:
+        method = frame.method
+        self.on_confirm(method.delivery_tag, method.multiple, isinstance(method, pika.spec.Basic.Ack))
+        self.after_read()
+
+    def on_confirm(self, tag: int, multiple: bool, ok: bool) -> None:
+        self._requests.confirm(tag, multiple, ok)
+
+    def after_read(self) -> None:
+        self._requests.complete()
+        super().after_read()
+
+    def _arrived(self, tag: int, raw: Raw, body: bytes) -> None:
+        super()._arrived(tag, raw, body)
+        self._held, self._held_bytes = 0, 0  # nothing is settled here: the requests in flight are the bound
+
+    def _ended_channel(self, error: BaseException) -> None:
+        self._requests.detach(error)

@@ -1,0 +1,22 @@
+"""The behaviours that the experimental adapter holds so far, on a real ActiveMQ Classic."""
+
+from __future__ import annotations
+
+import pytest
+
+from integration.conformance._hooks import EXPERIMENTAL
+from integration.sources import Broker
+from unimq.testing.conformance import Harness, tests, through_proxy
+
+
+@pytest.fixture(scope="module")
+def harness(classic: Broker) -> Harness:
+    return Harness(
+        url=classic.url,
+        proxy=through_proxy(classic.url, 61613),
+        patience_s=30.0,
+        quiet_s=1.0,
+    )
+
+
+test_conformance = tests(EXPERIMENTAL)

@@ -1,0 +1,5 @@
+"""`python -m unimq`: the command line."""
+
+from .cli import main
+
+main()

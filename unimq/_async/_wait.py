@@ -1,0 +1,157 @@
+"""The async wait kit: everything in the facade that suspends does it here. Hand-written; its twin is `_sync/_wait.py`.
+
+Rules
+- One future per task that really suspends; never one shared by tasks (a cancelled neighbour would cancel it).
+- Wake-ups from other threads are coalesced: a deque and one `call_soon_threadsafe` while armed.
+- A cancelled wait takes nothing with it: what arrives stays where the next call finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from .._latch import Latch, Turnstile
+from ..delivery import Delivery
+from ..driver import ReceiverLink
+from ..errors import Closed
+
+R = TypeVar("R")
+
+
+class _Waker:
+    """One per loop."""
+
+    __slots__ = ("_loop", "_ready", "_armed", "__weakref__")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._ready: deque[list[asyncio.Future[None]]] = deque()
+        self._armed = False
+
+    def post(self, futures: list[asyncio.Future[None]]) -> None:
+        """Any thread."""
+        self._ready.append(futures)
+        if self._armed:
+            return
+        self._armed = True
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            return
+        try:
+            loop.call_soon_threadsafe(self._run)
+        except RuntimeError:
+            return  # the loop was closed just now: nobody waits there any more
+
+    def _run(self) -> None:
+        self._armed = False  # before looking: what is posted from here on arms again
+        ready = self._ready
+        while ready:
+            try:
+                futures = ready.popleft()
+            except IndexError:
+                return
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+            futures.clear()
+
+
+_wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = weakref.WeakKeyDictionary()
+
+
+class Connecting:
+    """What makes `await connect_async(url)` work."""
+
+    async def _connect(self) -> Self:
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._connect().__await__()
+
+
+def home() -> object:
+    """What an object made here belongs to: the running loop."""
+    return asyncio.get_running_loop()
+
+
+def check_home(loop: object) -> None:
+    """Raise `Closed` when called from another loop than the client's."""
+    if asyncio.get_running_loop() is not loop:
+        raise Closed("this client belongs to another event loop: make one per loop", code="wrong-loop")
+
+
+def slot(latch: Latch) -> asyncio.Future[None]:
+    """A future that resolves when the latch is set. A plain function: the caller awaits the future itself."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    if latch.is_set:
+        future.set_result(None)
+        return future
+    loops = latch.loops
+    if loops is None:
+        loops = latch.loops = {}
+    futures: Any = loops.get(id(loop))
+    if futures is None:
+        futures = loops[id(loop)] = [future]
+        waker = _wakers.get(loop)
+        if waker is None:
+            waker = _wakers[loop] = _Waker(loop)
+        latch.add(partial(waker.post, futures))
+    else:
+        futures.append(future)
+        if latch.is_set and not future.done():  # set while we looked: its wake-up may have passed already
+            future.set_result(None)
+    return future
+
+
+async def latch(latch: Latch, timeout_s: float | None) -> bool:
+    """Wait for a latch; False at the time-out."""
+    if latch.is_set or (timeout_s is not None and timeout_s <= 0):
+        return latch.is_set
+    loop = asyncio.get_running_loop()
+    future = slot(latch)
+    timer = None if timeout_s is None else loop.call_later(timeout_s, _expire, future)
+    try:
+        await future
+    finally:
+        if timer is not None:
+            timer.cancel()
+        if not latch.is_set and latch.loops is not None:
+            futures: Any = latch.loops.get(id(loop))
+            if futures is not None and future in futures:
+                futures.remove(future)
+    return latch.is_set
+
+
+def _expire(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def call(function: Callable[..., R], *arguments: Any) -> R:
+    """Run a function that blocks, on a thread."""
+    return await asyncio.get_running_loop().run_in_executor(None, partial(function, *arguments))
+
+
+async def arrivals(
+    link: ReceiverLink, count: int, timeout_s: float | None, changed: Turnstile
+) -> Sequence[Delivery]:
+    """What the link has, waiting for the first one. Empty at the time-out, and whenever `changed` turned."""
+    found = link.receive(count, 0)
+    if found or (timeout_s is not None and timeout_s <= 0):
+        return found
+    turned = changed.latch()
+    found = link.receive(count, 0)  # between the first look and the latch something may have come
+    if found:
+        return found
+    await latch(turned, timeout_s)
+    return ()
+
+
+async def pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)

@@ -1,0 +1,1 @@
+"""The sync facade: generated from `_async`, but for `_wait.py`."""

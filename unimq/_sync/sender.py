@@ -1,0 +1,256 @@
+# Generated from unimq/_async/sender.py by tools/unasync.py; do not edit.
+"""Sending to one place: three confirmation strategies over one pipeline.
+
+Rules
+- `send` waits for its own confirmation, `submit` for room only, `send_nowait` for nothing.
+- Order of calls is order on the wire, per sender.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from .._outgoing import Line, PendingBase
+from ..address import Address
+from ..errors import Closed, ConnectionFailed, SendTimeout, UnimqError
+from ..message import Message, Receipt, SendReport
+from . import _wait as wait
+
+if TYPE_CHECKING:
+    from .._batcher import Item, Pack
+    from .client import Client
+
+CHUNK: Final = 500  # messages prepared at once by send_many
+
+
+class Pending(PendingBase):
+    """A pipelined send on its way; `result` waits for its outcome."""
+
+    __slots__ = ()
+
+    def result(self, timeout_s: float | None = None) -> Receipt:
+        """The receipt, or the send's error raised. `SendTimeout` here only means: not known yet."""
+        if not wait.latch(self._pack, timeout_s):
+            raise SendTimeout("no outcome yet; the send goes on", may_have_been_sent=True, code="pending")
+        return self._line.receipt(self._pack, self._index)
+
+
+class Sender:
+    """Messages to one Queue or Topic. From `client.sender(address)`; opens at first use or in `with`."""
+
+    def __init__(self, client: Client, line: Line) -> None:
+        self._client = client
+        self._line = line
+        self._delayed: dict[object, Line] = {}
+        self._closed = False
+
+    @property
+    def address(self) -> Address:
+        return self._line.target
+
+    @property
+    def dropped(self) -> int:
+        """Messages of `send_nowait` that failed or found the window full."""
+        return self._line.batcher.dropped
+
+    def send(self, message: Message | Any, *, timeout_s: float = 30.0) -> Receipt:
+        """Returns when the broker has confirmed it. Raises `SendTimeout` (nothing left), `SendOutcomeUnknown`,
+        `Rejected`, `Unroutable`, `NotFound`, `MessageTooLarge`, `InvalidMessage`, `Unsupported`, `Closed`."""
+        deadline = time.monotonic() + timeout_s
+        line = self._line
+        if self._closed or not line.opened or line.emulated_delay(message) is not None:
+            line = self._ready(message, deadline)
+        item = line.prepare(message)
+        placed = line.batcher.add(*item, deadline)
+        if placed is None:
+            placed = self._when_room(line, item, deadline)
+        pack, index = placed
+        if not pack.is_set:
+            wait.slot(pack)
+        return line.receipt(pack, index)
+
+    def submit(self, message: Message | Any, *, timeout_s: float = 30.0) -> Pending:
+        """Returns when the window has taken it; the Pending has the outcome."""
+        deadline = time.monotonic() + timeout_s
+        line = self._line
+        if self._closed or not line.opened or line.emulated_delay(message) is not None:
+            line = self._ready(message, deadline)
+        item = line.prepare(message)
+        placed = line.batcher.add(*item, deadline)
+        if placed is None:
+            placed = self._when_room(line, item, deadline)
+        return Pending(line, *placed)
+
+    def send_nowait(self, message: Message | Any, *, timeout_s: float = 30.0) -> bool:
+        """Fire and forget. False when the window is full or the link was never opened: counted in `dropped`, as are
+        failures. Raises only local errors."""
+        line = self._line
+        if self._closed:
+            raise Closed(f"the sender to {line.target} is closed")
+        if line.emulated_delay(message) is not None:
+            raise UnimqError(
+                "send_nowait cannot open the place of a delay: use send or submit", code="would-block"
+            )
+        item = line.prepare(message)
+        placed = None
+        if line.opened:
+            placed = line.batcher.add(*item, time.monotonic() + timeout_s, nowait=True)
+        if placed is None:
+            line.batcher.dropped += 1
+        return placed is not None
+
+    def send_many(self, messages: Iterable[Message | Any], *, timeout_s: float = 30.0) -> SendReport:
+        """Pipelines a batch; returns when every item has its outcome. A failed item never holds up its neighbours."""
+        deadline = time.monotonic() + timeout_s
+        spans: list[tuple[Line, Pack, int, int]] = []
+        errors: dict[int, UnimqError] = {}
+        where: list[int] = []  # position in `messages` of each placed item, in order
+        chunk: list[Item] = []
+        chunk_line: Line | None = None
+        total = 0
+        for position, message in enumerate(messages):
+            total += 1
+            line = self._line
+            try:
+                if self._closed or not line.opened or line.emulated_delay(message) is not None:
+                    line = self._ready(message, deadline)
+                item = line.prepare(message)
+            except UnimqError as error:
+                errors[position] = error
+                continue
+            if chunk and (line is not chunk_line or len(chunk) >= CHUNK):
+                self._place(chunk_line, chunk, where, deadline, spans, errors)
+                chunk = []
+            chunk_line = line
+            chunk.append(item)
+            where.append(position)
+        self._place(chunk_line, chunk, where, deadline, spans, errors)
+        return self._report(spans, where, errors, total)
+
+    def _place(
+        self,
+        line: Line | None,
+        chunk: Sequence[Item],
+        where: list[int],
+        deadline: float,
+        spans: list[tuple[Line, Pack, int, int]],
+        errors: dict[int, UnimqError],
+    ) -> None:
+        """Give a chunk to the batcher, waiting for room. What the time did not allow is in `errors`."""
+        done = 0
+        while line is not None and done < len(chunk):
+            turned = line.batcher.room.latch()
+            try:
+                taken = line.batcher.add_many(chunk[done:] if done else chunk, deadline)
+            except UnimqError as error:
+                self._refuse(chunk, done, where, errors, error)
+                return
+            if taken is not None:
+                pack, first, count = taken
+                spans.append((line, pack, first, count))
+                done += count
+                continue
+            if not wait.latch(turned, deadline - time.monotonic()) and time.monotonic() >= deadline:
+                self._refuse(
+                    chunk, done, where, errors, SendTimeout("the window stayed full; nothing was sent")
+                )
+                return
+
+    @staticmethod
+    def _refuse(
+        chunk: Sequence[Item], done: int, where: list[int], errors: dict[int, UnimqError], error: UnimqError
+    ) -> None:
+        refused = where[len(where) - (len(chunk) - done) :]
+        for position, item in zip(refused, chunk[done:], strict=True):
+            errors[position] = error.for_message(item[0])
+        del where[len(where) - len(refused) :]
+
+    def _report(
+        self,
+        spans: list[tuple[Line, Pack, int, int]],
+        where: list[int],
+        errors: dict[int, UnimqError],
+        total: int,
+    ) -> SendReport:
+        placed: list[tuple[int, Line, Pack, int, int]] = []
+        at = 0
+        for line, pack, first, count in spans:
+            if not pack.is_set:
+                wait.slot(pack)
+            for index in pack.errors.keys() & set(range(first, first + count)) if pack.errors else ():
+                pack.unread.discard(index)
+                errors[where[at + index - first]] = pack.errors[index]
+            placed.append((at, line, pack, first, count))
+            at += count
+
+        def receipts() -> list[Receipt | None]:
+            made: list[Receipt | None] = [None] * total
+            for start, line, pack, first, count in placed:
+                for offset in range(count):
+                    if first + offset not in pack.errors:
+                        made[where[start + offset]] = line.receipt(pack, first + offset)
+            return made
+
+        return SendReport(total - len(errors), dict(sorted(errors.items())), receipts)
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Wait until everything sent so far has its outcome. Raises `SendTimeout` when it has not by then."""
+        deadline = time.monotonic() + timeout_s
+        for line in (self._line, *self._delayed.values()):
+            for pack in line.batcher.flush_latches():
+                if not wait.latch(pack, deadline - time.monotonic()):
+                    raise SendTimeout(
+                        f"{line.batcher.outstanding} sends have no outcome yet", may_have_been_sent=True
+                    )
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Flush, then close the link. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.flush(timeout_s)
+        finally:
+            for line in (self._line, *self._delayed.values()):
+                wait.call(self._client._close_line, line, timeout_s)
+
+    def _when_room(self, line: Line, item: Item, deadline: float) -> tuple[Pack, int]:
+        while True:
+            turned = line.batcher.room.latch()
+            placed = line.batcher.add(*item, deadline)
+            if placed is not None:
+                return placed
+            if not wait.latch(turned, deadline - time.monotonic()) and time.monotonic() >= deadline:
+                raise SendTimeout(
+                    f"the window to {line.target} stayed full; nothing was sent", message=item[0]
+                )
+
+    def _ready(self, message: Message | Any, deadline: float) -> Line:
+        """The line for this message, its link opened."""
+        if self._closed:
+            raise Closed(f"the sender to {self._line.target} is closed")
+        self._client._check()
+        line = self._line
+        delay_s = line.emulated_delay(message)
+        if delay_s is not None:
+            line.prepare(message)  # what is wrong with it is said before a place is made for it
+            line = self._client._delay_line(line, delay_s, self._delayed)
+        if not line.opened:
+            try:
+                wait.call(self._client._open_line, line, max(deadline - time.monotonic(), 0.001))
+            except ConnectionFailed as error:
+                sent = message if isinstance(message, Message) else Message(message)
+                raise SendTimeout(f"nothing was sent: {error}", cause=error, message=sent) from error
+        return line
+
+    def __enter__(self) -> Sender:
+        self._ready(None, time.monotonic() + self._client._open_timeout_s)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

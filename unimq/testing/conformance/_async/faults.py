@@ -1,0 +1,298 @@
+"""A broken line: cut, refused, silent, or one link of it dead."""
+
+from __future__ import annotations
+
+import time
+
+import unimq
+from unimq import Message
+
+from ...harness import Harness
+from .._check import refused, within
+from .._table import behaviour
+from . import _kit as kit
+from ._help import a_queue, bodies, drain_all, fill, one, take
+
+# what a half-open line may cost beyond the time-out that was asked for
+GRACE_S = 5.0
+# a link may be down for this long before health is bad
+HEALTH_AFTER_S = 30.0
+
+
+async def send_until(h: Harness, mq: unimq.AsyncClient, queue: unimq.Queue, message: Message) -> None:
+    """Send as a user would: again after each error that says it may help."""
+    deadline = time.monotonic() + h.patience_s * 2
+    while True:
+        try:
+            await mq.send(queue, message, timeout_s=5.0)
+        except unimq.UnimqError as error:
+            if not error.retryable or time.monotonic() > deadline:
+                raise
+            message = error.message or message
+        else:
+            return
+
+
+@behaviour(82, hooks=("proxy",))
+async def reconnect_resubscribes_and_resumes(h: Harness) -> None:
+    """After a cut the client is back by itself: the same receiver goes on, the same client sends."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        async with kit.client(h, line.url(h.url)) as mq:
+            queue = await a_queue(mq, h)
+            async with mq.receiver(queue) as receiver:
+                await fill(mq, queue, [b"before"])
+                (await one(h, receiver)).ack()
+                await receiver.flush()
+                for number in range(3):
+                    line.cut()
+                    await send_until(h, mq, queue, Message(b"after %d" % number))
+                    deadline = time.monotonic() + h.patience_s
+                    seen: set[bytes | None] = set()
+                    while b"after %d" % number not in seen and time.monotonic() < deadline:
+                        for delivery in await receiver.receive(max_messages=10, timeout_s=1.0):
+                            seen.add(delivery.body)
+                            delivery.ack()
+                    assert b"after %d" % number in seen
+
+
+@behaviour(83, needs=("confirmed_send",), hooks=("restart",), limit_s=180)
+async def restart_sent_equals_received(h: Harness) -> None:
+    """While the broker restarts under a sender and a receiver, all that was confirmed is received."""
+    assert h.restart is not None
+    restart = h.restart
+    async with kit.client(h) as mq, kit.client(h) as other:
+        queue = await a_queue(mq, h)
+        sent: set[bytes] = set()
+        seen: set[bytes] = set()
+        stop: list[bool] = []
+
+        async def sending() -> None:
+            number = 0
+            while not stop:
+                body = b"%06d" % number
+                await send_until(h, mq, queue, Message(body))
+                sent.add(body)
+                number += 1
+
+        async def receiving() -> None:
+            async with other.receiver(queue) as receiver:
+                deadline = time.monotonic() + 120.0
+                while (not stop or seen < sent) and time.monotonic() < deadline:
+                    for delivery in await receiver.receive(max_messages=50, timeout_s=1.0):
+                        seen.add(delivery.body or b"")
+                        try:
+                            delivery.ack()
+                        except unimq.LockLost:
+                            pass  # it comes again
+
+        async def restarting() -> None:
+            await kit.sleep(1.0)
+            await kit.elsewhere(restart)
+            await kit.sleep(1.0)
+            stop.append(True)
+
+        await kit.gather(sending, receiving, restarting, timeout_s=150.0)
+        assert sent and sent <= seen, f"{len(sent - seen)} of {len(sent)} are lost"
+
+
+@behaviour(84, needs=("ack", "confirmed_send"), hooks=("proxy",), limit_s=120)
+async def kill_socket_in_the_middle(h: Harness) -> None:
+    """Cut while publishing, while settling, with messages in hand: duplicates at most, nothing is lost."""
+    assert h.proxy is not None
+    contents = bodies(100)
+    with h.proxy() as line:
+        async with kit.client(h, line.url(h.url)) as mq:
+            queue = await a_queue(mq, h)
+            confirmed: set[bytes] = set()
+            for number, body in enumerate(contents):
+                if number % 25 == 10:
+                    line.cut_after(client_bytes=40, live=True)  # in the middle of what comes next
+                await send_until(h, mq, queue, Message(body))
+                confirmed.add(body)
+            seen: set[bytes] = set()
+            deadline = time.monotonic() + h.patience_s * 3
+            async with mq.receiver(queue, prefetch=20, on_settlement_lost=lambda lost: None) as receiver:
+                rounds = 0
+                while seen < confirmed and time.monotonic() < deadline:
+                    taken = await receiver.receive(max_messages=10, timeout_s=1.0)
+                    rounds += 1
+                    if rounds in (2, 4):
+                        line.cut()  # with these in hand
+                    for delivery in taken:
+                        try:
+                            delivery.ack()
+                            seen.add(delivery.body or b"")
+                        except unimq.LockLost:
+                            pass  # it comes again
+                    if rounds == 6:
+                        line.cut()  # with acks on their way
+                try:
+                    await receiver.flush()
+                except unimq.SettlementLost:
+                    pass  # said, not hidden
+            assert seen == confirmed, f"lost: {sorted(confirmed - seen)}"
+
+
+@behaviour(86, hooks=("proxy",))
+async def stop_while_reconnecting(h: Harness) -> None:
+    """Closing a client whose broker is gone ends soon, also while it is trying to get it back."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        async with kit.client(h, line.url(h.url)) as mq:
+            queue = await a_queue(mq, h)
+            receiver = mq.receiver(queue)
+            await fill(mq, queue, [b"x"])
+            await one(h, receiver)
+            line.refuse()
+            line.cut()
+            waiting = kit.spawn(lambda: receiver.receive(timeout_s=40.0))
+            await kit.sleep(0.5)  # into the back-off
+            with within(15.0, "closing while reconnecting"):
+                await mq.close()
+            try:
+                await waiting.result(5.0)
+            except (unimq.Closed, unimq.ConnectionFailed):
+                pass
+
+
+@behaviour(99, hooks=("proxy",), limit_s=150)
+async def health_goes_bad_when_stalled(h: Harness) -> None:
+    """Health is good when all is well, also when idle, bad when the broker is gone for too long, good again after."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        async with kit.client(h, line.url(h.url)) as mq:
+            queue = await a_queue(mq, h)
+            async with mq.receiver(queue) as receiver:
+                await receiver.ready(h.patience_s)
+                assert mq.health().ok, mq.health().problems
+                line.refuse()
+                line.cut()
+                await kit.eventually(lambda: not mq.health().ok, HEALTH_AFTER_S + 15.0, "health is bad")
+                assert mq.health().problems, "it says why"
+                line.heal()
+                await kit.eventually(lambda: mq.health().ok, 60.0, "health is good again")
+
+
+@behaviour(106, hooks=("break_link",))
+async def dead_link_under_a_living_connection(h: Harness) -> None:
+    """The broker closes one channel or session while the connection lives: that link comes back, the others go on."""
+    assert h.break_link is not None
+    break_link = h.break_link
+    async with kit.client(h) as mq:
+        broken, whole = await a_queue(mq, h), await a_queue(mq, h)
+        async with mq.receiver(broken) as receiver, mq.receiver(whole) as other:
+            await fill(mq, broken, [b"before"])
+            held = await one(h, receiver)
+            await kit.elsewhere(lambda: break_link(mq, receiver))
+            await fill(mq, whole, [b"beside"])
+            (await one(h, other)).ack()
+            await fill(mq, broken, [b"after"])
+            seen: set[bytes | None] = set()
+            deadline = time.monotonic() + h.patience_s
+            while not {b"before", b"after"} <= seen and time.monotonic() < deadline:
+                for delivery in await receiver.receive(max_messages=10, timeout_s=1.0):
+                    seen.add(delivery.body)
+                    delivery.ack()
+            assert seen == {b"before", b"after"}
+            try:
+                held.ack()
+            except (unimq.LockLost, unimq.AlreadySettled):
+                pass
+            else:
+                raise AssertionError("the old delivery could be acknowledged on the new link")
+
+
+@behaviour(107, hooks=("proxy",))
+async def half_open_send_is_bounded(h: Harness) -> None:
+    """A broker that has gone silent costs a send its time-out, not more."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        async with kit.client(h, line.url(h.url)) as mq:
+            queue = await a_queue(mq, h)
+            await fill(mq, queue, [b"warm"])
+            line.silence()
+            with within(2.0 + GRACE_S, "a send of 2 s on a half-open line"):
+                try:
+                    await mq.send(queue, Message(b"x"), timeout_s=2.0)
+                except (unimq.SendOutcomeUnknown, unimq.SendTimeout):
+                    pass
+                else:
+                    raise AssertionError("a silent broker confirmed")
+
+
+@behaviour(108, hooks=("proxy",))
+async def half_open_receive_is_bounded(h: Harness) -> None:
+    """A receive on a line that has gone silent ends with its time-out, or with the news that the line is dead."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        async with kit.client(h, line.url(h.url)) as mq:
+            queue = await a_queue(mq, h)
+            async with mq.receiver(queue) as receiver:
+                await receiver.ready(h.patience_s)
+                line.silence()
+                with within(2.0 + GRACE_S, "a receive of 2 s on a half-open line"):
+                    try:
+                        assert not await receiver.receive(timeout_s=2.0)
+                    except unimq.UnimqError as error:
+                        if not error.retryable:
+                            raise
+                line.heal()
+                line.cut()
+
+
+@behaviour(109, needs=("ack", "settlement_confirmed"), hooks=("proxy",))
+async def half_open_flush_is_bounded(h: Harness) -> None:
+    """A flush on a line that has gone silent says within its time-out that it could not confirm."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        async with kit.client(h, line.url(h.url)) as mq:
+            queue = await a_queue(mq, h)
+            await fill(mq, queue, [b"x"])
+            receiver = mq.receiver(queue, on_settlement_lost=lambda lost: None)
+            delivery = await one(h, receiver)
+            line.silence()
+            delivery.ack()
+            with within(2.0 + GRACE_S, "a flush of 2 s on a half-open line"):
+                try:
+                    await receiver.flush(timeout_s=2.0)
+                except (unimq.UnimqError, TimeoutError):
+                    pass
+                else:
+                    raise AssertionError("a flush to a silent broker said that all is settled")
+            line.heal()
+            line.cut()
+            try:
+                await receiver.close()
+            except unimq.SettlementLost:
+                pass
+        async with kit.client(h) as mq:
+            await drain_all(h, mq, queue, set())
+
+
+@behaviour(110, hooks=("proxy",))
+async def half_open_close_is_bounded(h: Harness) -> None:
+    """Closing a client whose line has gone silent ends within its bound."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        async with kit.client(h, line.url(h.url)) as mq:
+            queue = await a_queue(mq, h)
+            await fill(mq, queue, bodies(2))
+            receiver = mq.receiver(queue)
+            await take(h, receiver, 2)
+            line.silence()
+            with within(20.0, "closing a client on a half-open line"):
+                await mq.close()
+
+
+@behaviour(111, hooks=("proxy",))
+async def half_open_connect_is_bounded(h: Harness) -> None:
+    """A host that accepts and never answers is given up within `connect_timeout_s`."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        line.silence()
+        with within(2.0 + GRACE_S, "a connect of 2 s to a silent host"):
+            with refused(unimq.ConnectionFailed) as caught:
+                async with kit.client(h, line.url(h.url), connect_timeout_s=2.0) as mq:
+                    await mq.declare(h.queue())
+        assert caught.error.retryable

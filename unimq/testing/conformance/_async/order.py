@@ -1,0 +1,133 @@
+"""Order and priority."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import unimq
+from unimq import Message, Queue, Retry
+
+from ...harness import Harness
+from .._check import refused
+from .._table import behaviour
+from . import _kit as kit
+from ._help import a_queue, bodies, drain, fill, one, take
+
+
+@behaviour(60, needs=("ack",))
+async def single_consumer_fifo(h: Harness) -> None:
+    """One sender and one receiver: what was sent first comes first, over many batches."""
+    contents = bodies(500)
+    async with kit.client(h) as mq:
+        queue = h.queue(ordered=True) if mq.capabilities.order_per_key else h.queue()
+        await mq.declare(queue)
+        async with mq.sender(queue) as sender:
+            pending = [await sender.submit(Message(body, key="one")) for body in contents]
+            for each in pending:
+                await kit.confirmed(each)
+        async with mq.receiver(queue) as receiver:
+            taken = await take(h, receiver, 500)
+            assert [delivery.body for delivery in taken] == contents
+            receiver.ack(taken)
+            await receiver.flush()
+
+
+@behaviour(63, needs=("sessions",))
+async def session_state_roundtrip(h: Harness) -> None:
+    """The state that a holder of a session leaves is there for the next."""
+    async with kit.client(h) as mq:
+        queue = Queue(h.unique("sessions"), ordered=True)
+        await mq.declare(queue)
+        await mq.send(queue, Message(b"x", key="s1"))
+        for expected in (None, b"state"):
+            async with mq.receiver(queue, session="s1") as receiver:
+                (await one(h, receiver)).release()
+                session: Any = getattr(receiver, "session", None)
+                assert await session.get_state() == expected
+                await session.set_state(b"state")
+
+
+@behaviour(64, needs=("ack", "order_per_key"), limit_s=120)
+async def rebalance_no_loss_order_kept(h: Harness) -> None:
+    """Members of an ordered queue come and go in the middle of it: nothing is lost, and each key is settled in order."""
+    keys, per_key = 4, 25
+    async with kit.client(h) as mq, kit.client(h) as other:
+        queue = h.queue(ordered=True)
+        await mq.declare(queue)
+        for number in range(per_key):
+            for key in range(keys):
+                await mq.send(queue, Message(b"%03d" % number, key=f"k{key}"))
+        settled: dict[object, list[bytes]] = defaultdict(list)
+        async with mq.receiver(queue, prefetch=10) as leaving:
+            for delivery in await take(h, leaving, 10):
+                settled[delivery.key].append(delivery.body or b"")
+                delivery.ack()
+            await leaving.flush()
+            await leaving.receive(
+                max_messages=5, timeout_s=h.quiet_s
+            )  # in hand, never settled: they come back
+        async with other.receiver(queue, prefetch=10) as staying:
+            wanted = keys * per_key
+            while sum(len(set(each)) for each in settled.values()) < wanted:
+                taken = await take(h, staying, 1)
+                assert taken, f"{sum(map(len, settled.values()))} of {wanted} came"
+                settled[taken[0].key].append(taken[0].body or b"")
+                taken[0].ack()
+            await staying.flush()
+    for name, seen in settled.items():
+        firsts = list(dict.fromkeys(seen))
+        assert firsts == sorted(firsts) and len(firsts) == per_key, f"{name!r}: {seen}"
+
+
+@behaviour(65, needs=("priority",))
+async def priority_high_first(h: Harness) -> None:
+    """Of what waits, the higher priority comes first; equals come in order."""
+    async with kit.client(h) as mq:
+        queue = h.queue()
+        try:
+            await mq.declare(queue, max_priority=9)
+        except unimq.Unsupported:
+            await mq.declare(queue)
+        for body, priority in ((b"low", 1), (b"high1", 9), (b"mid", 5), (b"high2", 9), (b"low2", 1)):
+            await mq.send(queue, Message(body, priority=priority))
+        async with mq.receiver(queue, prefetch=1) as receiver:
+            seen = []
+            for _ in range(5):
+                delivery = await one(h, receiver)
+                seen.append((delivery.body, delivery.priority))
+                delivery.ack()
+            await receiver.flush()
+        assert seen == [(b"high1", 9), (b"high2", 9), (b"mid", 5), (b"low", 1), (b"low2", 1)]
+
+
+@behaviour(119, needs=("ack", "order_per_key", "release"))
+async def ordered_refuses_what_reorders(h: Harness) -> None:
+    """On an ordered queue what would reorder is refused: a delayed policy at the start, and nothing has moved."""
+    async with kit.client(h) as mq:
+        queue = h.queue(ordered=True)
+        await mq.declare(queue)
+        await fill(mq, queue, [b"one"])
+        with refused(unimq.Unsupported):
+            async with mq.receiver(queue, retry=Retry(delayed_s=[1])) as receiver:
+                await receiver.ready(h.patience_s)
+        assert await drain(h, mq, queue, 1) == [b"one"]
+
+
+@behaviour(120, needs=("ack",))
+async def order_of_one_sender_kept_under_concurrency(h: Harness) -> None:
+    """Many tasks or threads send by one client: each one's messages keep their order, and none is lost or doubled."""
+    workers, each = 8, 50
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+
+        async def work(number: int) -> None:
+            for count in range(each):
+                await mq.send(queue, Message(b"%02d:%03d" % (number, count), key="one"))
+
+        await kit.gather(*(lambda number=number: work(number) for number in range(workers)))
+        seen = await drain(h, mq, queue, workers * each)
+        assert len(set(seen)) == workers * each
+        for number in range(workers):
+            own = [body for body in seen if body is not None and body.startswith(b"%02d:" % number)]
+            assert own == sorted(own)

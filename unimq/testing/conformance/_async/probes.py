@@ -1,0 +1,202 @@
+"""Negative probes: where a capability is ABSENT, the call that asks for it raises `Unsupported` before a message moves.
+
+Flags without a probe here (confirmed_send, settlement_confirmed, ack, crash_limit, filters_verified, request_reply) have no
+call that asks for them alone yet; `connect(require=[…])` refuses these, which behaviour 102 tries for every flag.
+"""
+
+from __future__ import annotations
+
+import unimq
+from unimq import Message, Retry, Subscription
+
+from ...harness import Harness
+from .._check import refused
+from .._table import probe
+from . import _kit as kit
+from ._help import a_queue, a_topic, bodies, drain, fill, one
+
+
+async def _send_refused(h: Harness, message: Message) -> None:
+    """This message is refused, and the place stays empty but for its neighbour."""
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+        with refused(unimq.Unsupported) as caught:
+            await mq.send(queue, message)
+        assert not caught.error.may_have_been_sent
+        await fill(mq, queue, [b"neighbour"])
+        assert await drain(h, mq, queue, 1) == [b"neighbour"], "the refused message moved"
+
+
+@probe("send_delay")
+async def delayed_send_is_refused(h: Harness) -> None:
+    await _send_refused(h, Message(b"x", delay_s=5))
+
+
+@probe("ttl")
+async def ttl_is_refused(h: Harness) -> None:
+    await _send_refused(h, Message(b"x", ttl_s=5))
+
+
+@probe("priority")
+async def priority_is_refused(h: Harness) -> None:
+    await _send_refused(h, Message(b"x", priority=5))
+
+
+@probe("typed_headers")
+async def typed_headers_are_refused(h: Harness) -> None:
+    await _send_refused(h, Message(b"x", headers={"n": 1}))
+
+
+@probe("unroutable")
+async def unroutable_error_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        topic = await a_topic(mq, h)
+        with refused(unimq.Unsupported):
+            async with mq.sender(topic, unroutable="error") as sender:
+                await sender.send(Message(b"x"))
+
+
+async def _in_hand(h: Harness, ask: str) -> None:
+    """The verb `ask` raises Unsupported, and the delivery is still in hand: it can be acknowledged."""
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+        await fill(mq, queue, bodies(1))
+        async with mq.receiver(queue, retry=Retry(immediate=0, delayed_s=[])) as receiver:
+            delivery = await one(h, receiver)
+            with refused(unimq.Unsupported):
+                if ask == "release":
+                    delivery.release()
+                elif ask == "retry":
+                    delivery.retry(delay_s=5)
+                elif ask == "dead_letter":
+                    delivery.dead_letter("why")
+                else:
+                    delivery.defer()
+            delivery.ack()
+            await receiver.flush()
+
+
+@probe("release")
+async def release_is_refused(h: Harness) -> None:
+    await _in_hand(h, "release")
+
+
+@probe("retry_delay")
+async def retry_delay_is_refused(h: Harness) -> None:
+    await _in_hand(h, "retry")
+
+
+@probe("dead_letter")
+async def dead_letter_is_refused(h: Harness) -> None:
+    await _in_hand(h, "dead_letter")
+
+
+@probe("defer")
+async def defer_is_refused(h: Harness) -> None:
+    await _in_hand(h, "defer")
+
+
+@probe("lock_renewal")
+async def lock_renewal_says_false(h: Harness) -> None:
+    """There are no locks to prolong: False, not an error, so that a handler may always ask."""
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+        await fill(mq, queue, bodies(1))
+        async with mq.receiver(queue) as receiver:
+            delivery = await one(h, receiver)
+            assert delivery.renew_lock() is False, "renew_lock says that there is a lock"
+            delivery.ack()
+
+
+@probe("order_per_key")
+async def ordered_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        queue = h.queue(ordered=True)
+        with refused(unimq.Unsupported):
+            await mq.declare(queue)
+            async with mq.receiver(queue) as receiver:
+                await receiver.ready(h.patience_s)
+
+
+@probe("sessions")
+async def session_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+        with refused(unimq.Unsupported):
+            async with mq.receiver(queue, session="next") as receiver:
+                await receiver.receive(timeout_s=0)
+
+
+@probe("transactions")
+async def transactional_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+        with refused(unimq.Unsupported):
+            async with mq.receiver(queue, transactional=True) as receiver:
+                await receiver.receive(timeout_s=0)
+
+
+@probe("dedup")
+async def dedup_window_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        with refused(unimq.Unsupported):
+            await mq.declare(h.queue(), dedup_window_s=60)
+
+
+@probe("filters")
+async def filter_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        topic = await a_topic(mq, h)
+        with refused(unimq.Unsupported):
+            async with mq.receiver(Subscription(topic, h.unique("group"), subjects=["a.*"])) as receiver:
+                await receiver.receive(timeout_s=0)
+
+
+@probe("browse")
+async def browse_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+        with refused(unimq.Unsupported):
+            await mq.browse(queue)
+
+
+@probe("log")
+async def start_earliest_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        topic = await a_topic(mq, h)
+        with refused(unimq.Unsupported):
+            async with mq.receiver(Subscription(topic, h.unique("group"), start="earliest")) as receiver:
+                await receiver.receive(timeout_s=0)
+
+
+@probe("seek")
+async def seek_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        group = h.subscription(await a_topic(mq, h))
+        await mq.declare(group)
+        with refused(unimq.Unsupported):
+            await mq.seek(group, "latest")
+
+
+@probe("purge")
+async def purge_is_refused(h: Harness) -> None:
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+        with refused(unimq.Unsupported):
+            await mq.purge(queue)
+
+
+@probe("stats_depth")
+async def depth_is_none(h: Harness) -> None:
+    """Unknown is None, never 0."""
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+        assert (await mq.stats(queue)).depth is None, "a depth from a broker that does not know it"
+
+
+@probe("stats_lag")
+async def lag_is_none(h: Harness) -> None:
+    """Unknown is None, never 0."""
+    async with kit.client(h) as mq:
+        queue = await a_queue(mq, h)
+        assert (await mq.stats(queue)).lag is None, "a lag from a broker that does not know it"
