@@ -26,7 +26,7 @@ from .errors import ConnectionFailed, SendOutcomeUnknown, SendTimeout, UnimqErro
 from .message import Message, Receipt
 
 if TYPE_CHECKING:
-    from ._ticker import Job, Ticker
+    from ._ticker import Clockwork, Job
 
 WINDOW_BYTES: Final = 64 * 1024 * 1024
 ANSWER_GRACE_S: Final = 0.25
@@ -106,13 +106,15 @@ class Batcher:
         self,
         *,
         classify: Classify,
-        ticker: Ticker,
+        ticker: Clockwork,
         what: str,
         window: int,
         max_batch: int,
         linger_s: float | None = None,
         drive: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._classify = classify
         self._ticker = ticker
         self._what = what
@@ -298,7 +300,7 @@ class Batcher:
         """Something was added: send it now, unless the link lingers."""
         if self._linger_s and len(self._open.messages) < self._max_batch:
             if self._linger_job is None:
-                self._linger_job = self._ticker.after(self._linger_s, self._lingered)
+                self._linger_job = self._ticker.at(self._clock() + self._linger_s, self._lingered)
             return
         self._pump()
 
@@ -392,7 +394,7 @@ class Batcher:
             failed: dict[int, UnimqError] = {}
             again: list[int] = []
             if result.failures:
-                now = time.monotonic()
+                now = self._clock()
                 for offset, failure in result.failures.items():
                     if offset >= len(flight.indexes):
                         continue
@@ -428,14 +430,14 @@ class Batcher:
         """Back into its place in the order, and a pause before the next try: a link that refuses is not hammered."""
         position = 0
         for position, waiting in enumerate(self._queue):  # noqa: B007  # short: flights, not messages
-            if waiting.number > flight.number:
+            if (waiting.number, waiting.indexes[0]) > (flight.number, flight.indexes[0]):
                 break
         else:
             position = len(self._queue)
         self._queue.insert(position, flight)
         self._queued_items += len(flight.indexes)
         self._stalled = True
-        self._ticker.after(self._back_off_s, self.unstall)
+        self._ticker.at(self._clock() + self._back_off_s, self.unstall)
         self._back_off_s = min(self._back_off_s * 2, BACK_OFF_MAX_S)
 
     def _resolve(
@@ -484,7 +486,7 @@ class Batcher:
     def _expire(self) -> None:
         """Fail what is past its deadline, and look again at the next one."""
         with self._lock:
-            now = time.monotonic()
+            now = self._clock()
             self._deadline_job = None
             self._deadline_due = float("inf")
             finished = self._fail_queued(lambda flight, index: flight.pack.deadlines[index] <= now, None)

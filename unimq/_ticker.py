@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 IDLE_EXIT_S: Final = 5.0
 _log = logging.getLogger("unimq.ticker")
@@ -30,6 +30,13 @@ class Job:
 
     def cancel(self) -> None:
         self.run = None
+
+
+class Clockwork(Protocol):
+    """What the core needs of a ticker; the simulation's has a clock of its own."""
+
+    def at(self, due: float, run: Callable[[], None]) -> Job: ...
+    def after(self, delay_s: float, run: Callable[[], None]) -> Job: ...
 
 
 class Ticker:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from .delivery import Delivery
     from .message import Message
 
-_URL_PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:@/\s]*):(?P<pw>[^@/\s]*)@", re.I)
+# greedy: to the last @ of the word, since a password may hold an @, a / or a comma that nobody escaped
+_URL_PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^:@\s'\"/]*):[^\s'\"]*@", re.I)
 _KEYED_SECRET = re.compile(
-    r"(?P<key>SharedAccessKey|SharedAccessSignature|password|passwd|token)(?P<sep>\s*[=:]\s*)[^\s;,'\"&]+",
+    r"(?P<key>SharedAccessKey|SharedAccessSignature|password|passwd|token)(?P<sep>['\"]?\s*[=:]\s*['\"]?)[^\s;,'\"&]+",
     re.I,
 )
 

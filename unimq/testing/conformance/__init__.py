@@ -1,12 +1,12 @@
 """The conformance suite: what every adapter is held to. A test file for one is
 
-    from unimq.testing.conformance import Harness, tests
+    from unimq.testing.conformance import Harness, conformance_tests
 
     @pytest.fixture(scope="module")
     def harness() -> Harness:
         return Harness(url="scheme://localhost")
 
-    test_conformance = tests()
+    test_conformance = conformance_tests()
 
 See `docs/testing.md` for the hooks of a Harness and the table of behaviours.
 """
@@ -38,11 +38,13 @@ from ._table import (
 
 __all__ = [
     "BEHAVIOURS", "Behaviour", "Case", "CaseHung", "EMULATION", "FAILED", "Harness", "KINDS", "KNOWN", "Line", "NOT_RUN",
-    "Outcome", "PASS", "PROBES", "UNSUPPORTED", "WORLDS", "cases", "load", "tests", "through_proxy", "through_proxy",
+    "Outcome", "PASS", "PROBES", "UNSUPPORTED", "WORLDS", "cases", "load", "conformance_tests", "through_proxy",
 ]  # fmt: skip
 
 
-def tests(only: Iterable[int] | None = None, worlds: Iterable[str] = WORLDS) -> Callable[..., None]:
+def conformance_tests(
+    only: Iterable[int] | None = None, worlds: Iterable[str] = WORLDS
+) -> Callable[..., None]:
     """A pytest test with one item per behaviour and world; it asks for a fixture `harness`."""
     import pytest
 

@@ -10,9 +10,9 @@ from typing import Any
 from ... import registry
 from ...url import scheme_of
 from ..harness import Harness
-from . import tests
+from . import conformance_tests
 
-test_conformance = tests()
+test_conformance = conformance_tests()
 
 
 def harness_of(url: str) -> Harness:

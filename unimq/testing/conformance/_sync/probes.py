@@ -187,12 +187,20 @@ def purge_is_refused(h: Harness) -> None:
             mq.purge(queue)
 
 
+def _stats(mq: unimq.Client, queue: unimq.Queue) -> unimq.Stats:
+    """What is known; a broker that knows nothing at all may refuse the question."""
+    try:
+        return mq.stats(queue)
+    except unimq.Unsupported:
+        return unimq.Stats()
+
+
 @probe("stats_depth")
 def depth_is_none(h: Harness) -> None:
     """Unknown is None, never 0."""
     with kit.client(h) as mq:
         queue = a_queue(mq, h)
-        assert (mq.stats(queue)).depth is None, "a depth from a broker that does not know it"
+        assert (_stats(mq, queue)).depth is None, "a depth from a broker that does not know it"
 
 
 @probe("stats_lag")
@@ -200,4 +208,4 @@ def lag_is_none(h: Harness) -> None:
     """Unknown is None, never 0."""
     with kit.client(h) as mq:
         queue = a_queue(mq, h)
-        assert (mq.stats(queue)).lag is None, "a lag from a broker that does not know it"
+        assert (_stats(mq, queue)).lag is None, "a lag from a broker that does not know it"
