@@ -172,7 +172,7 @@ def _no_image(image: str) -> str | None:
     return None
 
 
-def probe(url: str) -> str:
+def probe(url: str, timeout_s: float = PROBE_TIMEOUT_S) -> str:
     """Connects and returns the version that the broker itself tells; `OSError` when nobody answers. Kafka tells none."""
     parts = urlsplit(url.split(",")[0])
     default_port, greeting, pattern = {

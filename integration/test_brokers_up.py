@@ -111,10 +111,15 @@ def test_a_url_that_nobody_answers_is_an_error() -> None:
         probe(f"amqp://127.0.0.1:{port}/")
 
 
-def test_a_url_of_another_broker_is_an_error(classic: Broker) -> None:
-    where = urlsplit(classic.url)
+def test_a_url_of_another_broker_is_an_error(rabbitmq: Broker) -> None:
+    port = urlsplit(rabbitmq.url).port
     with pytest.raises(ConnectionError, match="not a broker of this kind"):
-        probe(f"amqp://127.0.0.1:{where.port}/")
+        probe(f"stomp://127.0.0.1:{port}/")
+
+
+def test_a_silent_url_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
+        probe(f"amqp://127.0.0.1:{silent.getsockname()[1]}/", timeout_s=SILENCE_S)
 
 
 # -- the clients themselves -------------------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ class SenderOptions:
 class ReceiverOptions:
     """`mode`: consume | on_receive (settled when handed to the core) | browse (taken by nobody: closing leaves all as it
     was) | dead (as consume, on a dead-letter place) | deferred. `on_ready`: called from any thread, coalesced, when a link
-    whose `receive(n, 0)` came back empty has something or died."""
+    whose `receive(n, 0)` came back empty has something or died. `start` is a Subscription's; a Queue has none."""
 
     mode: str = "consume"
     prefetch: int = 100

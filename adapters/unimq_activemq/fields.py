@@ -264,8 +264,14 @@ def read(raw: Mapping[str, str]) -> Metadata:
 
 
 # ---------------------------------------------------------------------------------------------------------- copies
-def copy_frame(head: str, receipt: str, copy: Copy, flavour: str, now: dt.datetime, *, dead: bool) -> bytes:
-    """A SEND of the delivery as it came (§5.4). A copy to a dead-letter place never expires there."""
+def copy_frame(
+    head: str, receipt: str, copy: Copy, flavour: str, now: dt.datetime, *, dead: bool, group: str | None
+) -> bytes:
+    """A SEND of the delivery as it came (§5.4). A copy to a dead-letter place never expires there.
+
+    Artemis looks for duplicates by address, and the groups of a topic share one: the id of a copy to a `group` (its
+    queue) says whose it is, or the second group's copy would be confirmed and dropped.
+    """
     raw: Mapping[str, str] = copy.delivery.raw.headers
     body = copy.delivery.body
     dropped = copy.drop_headers
@@ -294,7 +300,7 @@ def copy_frame(head: str, receipt: str, copy: Copy, flavour: str, now: dt.dateti
     if kept:
         fields["unimq_types"] = ";".join(f"{quote(name, safe='')}={letter}" for name, letter in kept.items())
     if flavour == names.ARTEMIS:
-        fields["_AMQ_DUPL_ID"] = copy.message_id
+        fields["_AMQ_DUPL_ID"] = copy.message_id if group is None else f"{copy.message_id}@{group}"
     if not dead and (expires := _expiry(raw, copy.ttl_s, now)) is not None:
         fields["expires"] = str(expires)
     delay = round((copy.delay_s or 0.0) * 1000)

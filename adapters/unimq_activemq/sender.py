@@ -57,7 +57,9 @@ class SenderLink:
         self._flavour = flavour
         self._sink = sink
         self._dead_place = ref.dead
-        self._head = fields.head_of(names.native(ref, flavour))
+        place = names.native(ref, flavour)
+        self._head = fields.head_of(place)
+        self._group = place.queue if ref.kind == "group" else None
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._unconfirmed = 0
@@ -178,7 +180,9 @@ class SenderLink:
             copy = items[index]
             if copy.delay_s:
                 self._need_scheduler(probe_error)
-            return fields.copy_frame(self._head, key, copy, self._flavour, now, dead=self._dead_place)
+            return fields.copy_frame(
+                self._head, key, copy, self._flavour, now, dead=self._dead_place, group=self._group
+            )
         message = items.messages[index]
         delay = 0
         if message.delay_s is not None or message.deliver_at is not None:

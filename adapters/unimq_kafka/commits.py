@@ -32,7 +32,12 @@ class Waiting:
     __slots__ = ("deliveries", "held", "done", "flushes")
 
     def __init__(
-        self, deliveries: Sequence[Any], held: Sequence[Delivery], done: Done[SettleResult], *, flushes: bool = False
+        self,
+        deliveries: Sequence[Any],
+        held: Sequence[Delivery],
+        done: Done[SettleResult],
+        *,
+        flushes: bool = False,
     ) -> None:
         self.deliveries = deliveries
         self.held = held
@@ -85,11 +90,15 @@ class Committer:
             for lane in lanes
             if lane.dirty and not lane.gone and lane.watermark is not None
         }
-        return [TopicPartition(topic, partition, mark) for (topic, partition), (_, mark) in self._sent.items()]
+        return [
+            TopicPartition(topic, partition, mark) for (topic, partition), (_, mark) in self._sent.items()
+        ]
 
     def answered(self, error: Any, partitions: Sequence[Any]) -> None:
         """librdkafka's `on_commit`, inside a poll."""
-        if self._flying is None or any(self._sent_mark(partition) != partition.offset for partition in partitions):
+        if self._flying is None or any(
+            self._sent_mark(partition) != partition.offset for partition in partitions
+        ):
             return  # the answer to one that a revoke has overtaken
         if error is not None and not any(partition.error is not None for partition in partitions):
             self._failed(error)

@@ -116,7 +116,14 @@ COMMIT_LOST: Final = frozenset(name for name, (kind, _, _) in TABLE.items() if k
 # What ends a receiver at once; the rest heals in librdkafka, or is looked at again.
 RECEIVER_FATAL: Final = frozenset(
     name for name, (kind, _, _) in TABLE.items() if kind in (PermissionDenied, AuthenticationFailed)
-) | {"_FATAL", "_FENCED", "FENCED_INSTANCE_ID", "INCONSISTENT_GROUP_PROTOCOL", "UNSUPPORTED_VERSION", "_UNSUPPORTED_FEATURE"}
+) | {
+    "_FATAL",
+    "_FENCED",
+    "FENCED_INSTANCE_ID",
+    "INCONSISTENT_GROUP_PROTOCOL",
+    "UNSUPPORTED_VERSION",
+    "_UNSUPPORTED_FEATURE",
+}
 
 
 def kafka_error(error: BaseException) -> Any:

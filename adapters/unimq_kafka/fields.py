@@ -43,7 +43,14 @@ class KafkaDelivery(Delivery):
     __slots__ = ("lane", "offset")
 
     def __init__(
-        self, raw: Any, body: bytes | None, tag: int, place: Place | None, link: ReceiverLink, lane: Lane, offset: int
+        self,
+        raw: Any,
+        body: bytes | None,
+        tag: int,
+        place: Place | None,
+        link: ReceiverLink,
+        lane: Lane,
+        offset: int,
     ) -> None:
         super().__init__(raw, body, tag, place, link)
         self.lane = lane

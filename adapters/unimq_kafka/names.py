@@ -43,7 +43,12 @@ class TopicRef:
 
 def escape(name: str, *, dots: bool = False) -> str:
     """`name` as a topic name, or as a part of one (`dots`: escape those too)."""
-    if _LEGAL_NAME.match(name) and _MARK not in name and name not in (".", "..") and not (dots and "." in name):
+    if (
+        _LEGAL_NAME.match(name)
+        and _MARK not in name
+        and name not in (".", "..")
+        and not (dots and "." in name)
+    ):
         return name
     parts = []
     for at, char in enumerate(name):
@@ -99,7 +104,9 @@ def place_prefix(source: Source, group: str | None = None) -> str | None:
 def retry_place(source: Source, delay_s: float, group: str | None = None) -> Place:
     prefix, member = place_prefix(source, group), group_of(source, group)
     if prefix is None or member is None:
-        raise Unsupported(f"{source} has no name, so there is no place where a delayed copy could wait for it")
+        raise Unsupported(
+            f"{source} has no name, so there is no place where a delayed copy could wait for it"
+        )
     topic = _fit(f"{prefix}.retry.{ladder.milliseconds(delay_s)}")
     return Place(TopicRef(topic, member, topic_of(source), delay_s=delay_s), topic, delay_s)
 
@@ -118,5 +125,7 @@ def retry_places_among(topics: Iterable[str], source: Source, group: str | None 
     if prefix is None:
         return []
     pattern = re.compile(rf"{re.escape(prefix)}\.retry\.(\d{{1,12}})\Z")
-    found = [retry_place(source, int(hit[1]) / 1000, group) for topic in topics if (hit := pattern.match(topic))]
+    found = [
+        retry_place(source, int(hit[1]) / 1000, group) for topic in topics if (hit := pattern.match(topic))
+    ]
     return sorted(found, key=lambda place: place.delay_s or 0.0)

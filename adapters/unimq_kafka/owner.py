@@ -11,39 +11,30 @@ Rules
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from unimq.broker.engine.matcher import Filter
-from unimq.delivery import Delivery
 from unimq.driver import (
-    Ack,
     Cancelled,
-    Done,
     FlowPaused,
-    Forget,
     LockLostEvent,
     Lost,
-    Outcome,
     Place,
-    Release,
     Revoked,
-    SettleResult,
     Sink,
 )
 from unimq.errors import NotFound
 
-from .commits import Committer, Waiting
+from .books import GAP_CAP, Books
 from .errors import ADAPTER_NAME, RECEIVER_FATAL, code_of
 from .fields import KafkaDelivery, due_at
 from .offsets import Lane
+from .reading import Reading
 from .receiver import KafkaReceiverLink
 
 POLL_IDLE_S: Final = 0.05
@@ -51,30 +42,10 @@ POLL_BUSY_S: Final = 0.01  # while deliveries are out, so that their settlements
 CHOKE_AFTER_S: Final = 0.05
 CONSUME_MAX: Final = 500
 REVOKE_DRAIN_S: Final = 5.0
-GAP_CAP: Final = 10_000
 REFRESH_S: Final = 30.0
 REFRESH_AGAIN_S: Final = 1.0
 MISSING_MAX: Final = 3  # looks at a topic that is not there before it is believed
 _log = logging.getLogger("unimq.kafka")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a receiver reads. `group` None: partitions assigned from `begin`, nothing is committed. `places`: the retry
-    places among the topics of the cluster (None = look at nothing else). `latest`: where a group without any commit
-    begins, per partition, where that could not be committed before."""
-
-    topic: str
-    group: str | None
-    place: Place | None = None
-    also_read: Sequence[Place] = ()
-    begin: dict[int, int] = field(default_factory=dict)
-    latest: dict[int, int] = field(default_factory=dict)
-    places: Callable[[], tuple[bool, list[Place]]] | None = None
-    wanted: Filter | None = None
-    incremental: bool = True
-    prefetch: int = 100
-    prefetch_bytes: int = 64 * 1024 * 1024
 
 
 class Owner:
@@ -85,14 +56,10 @@ class Owner:
         self._link = link
         self._sink = sink
         self._consumer: Any = None
-        self._lanes: dict[tuple[str, int], Lane] = {}
         self._places: dict[str, Place | None] = {reading.topic: reading.place}
         self._places |= {place.ref.topic: place for place in reading.also_read}
         self._parking: set[Lane] = set()
-        self._commits = Committer(link.completions, self._held)
-        self._tags = itertools.count(1)
-        self._unsettled = 0
-        self._unsettled_bytes = 0
+        self._books = Books(link, link.completions, grouped=reading.group is not None)
         self._choked = False
         self._full_since = 0.0
         self._refresh_at = time.monotonic() + REFRESH_S
@@ -105,10 +72,11 @@ class Owner:
     # ------------------------------------------------------------------------------------------------ any thread
     def use(self, consumer: Any) -> None:
         """Before `start`: the consumer that is ours from now on."""
-        self._consumer = self._commits.consumer = consumer
+        self._consumer = self._books.commits.consumer = consumer
 
     def on_commit(self, error: Any, partitions: Sequence[Any]) -> None:
-        self._commits.answered(error, partitions)
+        self._books.commits.answered(error, partitions)
+        self._link.completions.run()
 
     def start(self) -> None:
         self._thread.start()
@@ -137,7 +105,9 @@ class Owner:
             self._begin()
             while not self._stopping:
                 self._turn()
-        except Exception as error:  # the thread's end: whatever it was, receive raises it and the core is told
+        except (
+            Exception
+        ) as error:  # the thread's end: whatever it was, receive raises it and the core is told
             self._link.die(error)
             event = Cancelled if isinstance(error, NotFound) else Lost
             self._sink(event(self._link, error))
@@ -149,7 +119,7 @@ class Owner:
         if reading.group is None:
             assigned = []
             for partition, offset in reading.begin.items():
-                self._lanes[(reading.topic, partition)] = Lane(reading.topic, partition, reading.place)
+                self._books.lanes[(reading.topic, partition)] = Lane(reading.topic, partition, reading.place)
                 assigned.append(TopicPartition(reading.topic, partition, offset))
             self._consumer.assign(assigned)
         else:
@@ -162,22 +132,22 @@ class Owner:
 
     def _turn(self) -> None:
         self._take_commands()
-        self._commits.start()
+        self._books.commits.start()
         self._link.completions.run()
         now = time.monotonic()
         if now >= self._refresh_at:
             self._refresh(now)
         if self._parking:
             self._unpark()
-        room = self.reading.prefetch - self._unsettled
-        if room <= 0 or self._unsettled_bytes >= self.reading.prefetch_bytes:
+        room = self.reading.prefetch - self._books.unsettled
+        if room <= 0 or self._books.unsettled_bytes >= self.reading.prefetch_bytes:
             if not self._choked:
                 self._wait_for_room(now)
                 return
             room = 1
         elif self._choked:
             self._choked = False
-            self._resume("full", self._lanes.values())
+            self._resume("full", self._books.lanes.values())
         self._full_since = 0.0
         count = min(room, CONSUME_MAX)
         records = self._consumer.consume(count, 0)
@@ -189,10 +159,11 @@ class Owner:
             self._take_in(records)
 
     def _slice_s(self) -> float:
-        slice_s = POLL_BUSY_S if self._unsettled or not self._commits.idle else POLL_IDLE_S
+        slice_s = POLL_BUSY_S if self._books.unsettled or not self._books.commits.idle else POLL_IDLE_S
         if self._parking:
-            next_due = min(lane.due for lane in self._parking)
-            slice_s = min(slice_s, max(next_due - time.time(), 0.001))
+            left_s = min(lane.due for lane in self._parking) - time.time()
+            if left_s > 0:  # else it waits for room, not for its time
+                slice_s = min(slice_s, left_s)
         return slice_s
 
     def _wait_for_room(self, now: float) -> None:
@@ -200,7 +171,7 @@ class Owner:
             self._full_since = now
         elif now - self._full_since > CHOKE_AFTER_S:
             self._choked = True
-            self._pause("full", self._lanes.values())
+            self._pause("full", self._books.lanes.values())
             return
         self._looking.wait(CHOKE_AFTER_S)
         self._looking.clear()
@@ -208,7 +179,7 @@ class Owner:
     # -------------------------------------------------------------------------------------------------- records
     def _take_in(self, records: Iterable[Any]) -> None:
         deliveries: list[KafkaDelivery] = []
-        lanes, link, grouped = self._lanes, self._link, self.reading.group is not None
+        lanes = self._books.lanes
         for record in records:
             error = record.error()
             if error is not None:
@@ -217,33 +188,23 @@ class Owner:
             lane = lanes.get((record.topic(), record.partition()))
             if lane is None:
                 continue  # of a partition that is not ours any more
-            if lane.place is not None and lane.place.delay_s is not None and not self._is_due(lane, record):
-                continue
-            self._deliver(lane, record, deliveries, link, grouped)
+            if lane.place is None or lane.place.delay_s is None or self._is_due(lane, record):
+                self._deliver(lane, record, deliveries)
         self._offer(deliveries)
 
-    def _deliver(
-        self, lane: Lane, record: Any, deliveries: list[KafkaDelivery], link: KafkaReceiverLink, grouped: bool
-    ) -> None:
-        body, offset = record.value(), record.offset()
-        delivery = KafkaDelivery(record, body, next(self._tags), lane.place, link, lane, offset)
+    def _deliver(self, lane: Lane, record: Any, deliveries: list[KafkaDelivery]) -> None:
+        delivery = self._books.delivery(lane, record)
         wanted = self.reading.wanted
         if wanted is not None and not wanted.wants(delivery.subject or "", delivery.headers):
             self.filtered += 1
-            lane.skip(offset)
-            if grouped and lane.advance():
-                self._commits.dirty.add(lane)
+            self._books.skip(delivery)
             return
-        if grouped:
-            lane.deliver(offset, delivery)
-            if len(lane.pending) >= GAP_CAP and "gap" not in lane.pauses:
-                self._pause("gap", [lane])
-                self._sink(FlowPaused(link, f"{GAP_CAP} messages of {lane} are behind one that is not settled"))
-        else:
-            lane.open[offset] = delivery
-        self._unsettled += 1
-        self._unsettled_bytes += len(body) if body is not None else 0
         deliveries.append(delivery)
+        if self._books.enter(delivery) and "gap" not in lane.pauses:
+            self._pause("gap", [lane])
+            self._sink(
+                FlowPaused(self._link, f"{GAP_CAP} messages of {lane} are behind one that is not settled")
+            )
 
     def _offer(self, deliveries: list[KafkaDelivery]) -> None:
         if deliveries:
@@ -266,8 +227,8 @@ class Owner:
         deliveries: list[KafkaDelivery] = []
         for lane in list(self._parking):
             assert lane.place is not None
-            while lane.parked and lane.due <= now and self._unsettled < self.reading.prefetch:
-                self._deliver(lane, lane.parked.popleft(), deliveries, self._link, grouped=True)
+            while lane.parked and lane.due <= now and self._books.unsettled < self.reading.prefetch:
+                self._deliver(lane, lane.parked.popleft(), deliveries)
                 if lane.parked:
                     lane.due = due_at(lane.parked[0], lane.place.delay_s or 0.0)
             if not lane.parked:
@@ -305,75 +266,23 @@ class Owner:
 
     # ------------------------------------------------------------------------------------------------ settling
     def _take_commands(self) -> None:
-        commands = self._link.commands
+        commands, books = self._link.commands, self._books
         while commands:
             deliveries, outcome, done = commands.popleft()
             if outcome is None:
-                self._commits.wait(Waiting((), (), done, flushes=True))
+                books.flush(done)
             else:
-                self._settle(deliveries, outcome, done)
-
-    def _settle(self, deliveries: Sequence[Any], outcome: Outcome, done: Done[SettleResult]) -> None:
-        if isinstance(outcome, Release):
-            self._again(deliveries)
-            self._link.completions.add(done, SettleResult(lost=[d for d in deliveries if d.lane.gone]))
-            return
-        if not isinstance(outcome, Ack | Forget):
-            _log.error("%s: Kafka has no %s; its deliveries stay unsettled", self._link.what, type(outcome).__name__)
-            self._link.completions.add(done, SettleResult(lost=deliveries))
-            return
-        forgets = isinstance(outcome, Forget)
-        lost: list[Delivery] = []
-        touched: set[Lane] = set()
-        for delivery in deliveries:
-            lane = delivery.lane
-            if lane.gone:
-                if not forgets:
-                    lost.append(delivery)
-            elif lane.forget(delivery.offset) if forgets else lane.done(delivery.offset):
-                self._unsettled -= 1
-                if delivery.body is not None:
-                    self._unsettled_bytes -= len(delivery.body)
-                touched.add(lane)
-        if self.reading.group is None or forgets:
-            self._link.completions.add(done, SettleResult(lost))
-            return
-        for lane in touched:
-            if lane.advance():
-                self._commits.dirty.add(lane)
-                if "gap" in lane.pauses and len(lane.pending) < GAP_CAP:
-                    self._resume("gap", [lane])
-        held: list[Delivery] = []
-        covered: list[Delivery] = []
-        for delivery in deliveries:
-            lane = delivery.lane
-            if not lane.gone:
-                (held if lane.behind(delivery.offset, delivery) else covered).append(delivery)
-        if covered:
-            self._commits.wait(Waiting(covered, held, _with_lost(done, lost)))
-        else:
-            self._link.completions.add(done, SettleResult(lost, held))
-
-    def _again(self, deliveries: Sequence[Any]) -> None:
-        """The same records as new deliveries: the nearest that Kafka has to giving one message back."""
-        fresh = []
-        for old in deliveries:
-            lane = old.lane
-            if not lane.gone and lane.open.get(old.offset) is old:
-                new = KafkaDelivery(old.raw, old.body, next(self._tags), lane.place, self._link, lane, old.offset)
-                lane.again(old.offset, new)
-                fresh.append(new)
-        self._offer(fresh)
-
-    def _held(self) -> list[Delivery]:
-        return [delivery for lane in self._lanes.values() for delivery in lane.held.values()]
+                self._offer(books.settle(deliveries, outcome, done))
+        if books.gap_closed:
+            self._resume("gap", books.gap_closed)
+            books.gap_closed.clear()
 
     # ---------------------------------------------------------------------------------------------- rebalances
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         fresh = []
         for partition in partitions:
             lane = Lane(partition.topic, partition.partition, self._places.get(partition.topic))
-            self._lanes[(partition.topic, partition.partition)] = lane
+            self._books.lanes[(partition.topic, partition.partition)] = lane
             fresh.append(lane)
         self._begin_at_latest(consumer, partitions)
         if self.reading.incremental:
@@ -398,27 +307,20 @@ class Owner:
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         lanes = self._leaving(partitions)
-        self._drop(self._link.withdraw(lanes))
+        self._books.drop(self._link.withdraw(lanes))
         if not self._stopping:
             self._drain(lanes)
-            self._commits.now(lane for lane in lanes if lane.dirty)
+            self._books.commits.now(lane for lane in lanes if lane.dirty)
         self._end(lanes)
 
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         lanes = self._leaving(partitions)
-        self._drop(self._link.withdraw(lanes))
+        self._books.drop(self._link.withdraw(lanes))
         self._end(lanes)
 
     def _leaving(self, partitions: Iterable[TopicPartition]) -> set[Lane]:
-        lanes = {self._lanes.get((partition.topic, partition.partition)) for partition in partitions}
+        lanes = {self._books.lanes.get((partition.topic, partition.partition)) for partition in partitions}
         return {lane for lane in lanes if lane is not None}
-
-    def _drop(self, deliveries: Iterable[KafkaDelivery]) -> None:
-        """Out of the books: they were not handed out."""
-        for delivery in deliveries:
-            if delivery.lane.forget(delivery.offset):
-                self._unsettled -= 1
-                self._unsettled_bytes -= len(delivery.body or b"")
 
     def _drain(self, lanes: set[Lane]) -> None:
         in_hand = [delivery for lane in lanes for delivery in lane.open.values()]
@@ -437,14 +339,8 @@ class Owner:
 
     def _end(self, lanes: set[Lane]) -> None:
         """Nothing of these is ours any more; who still holds some of it is told."""
-        in_hand = [delivery for lane in lanes for delivery in lane.open.values()]
-        for lane in lanes:
-            lane.gone = True
-            lane.parked.clear()
-            self._lanes.pop((lane.topic, lane.partition), None)
-            self._parking.discard(lane)
-        self._unsettled -= len(in_hand)
-        self._unsettled_bytes -= sum(len(delivery.body or b"") for delivery in in_hand)
+        self._parking -= lanes
+        in_hand = self._books.close(lanes)
         if in_hand and not self._stopping:
             self._sink(LockLostEvent(self._link, in_hand))
 
@@ -462,7 +358,9 @@ class Owner:
             return
         self._missing = 0 if there else self._missing + 1
         if self._missing >= MISSING_MAX:
-            raise NotFound(f"the topic {self.reading.topic} is gone: mq.declare(...) makes it", adapter=ADAPTER_NAME)
+            raise NotFound(
+                f"the topic {self.reading.topic} is gone: mq.declare(...) makes it", adapter=ADAPTER_NAME
+            )
         if not there:
             self._refresh_at = now + REFRESH_AGAIN_S
             return
@@ -479,29 +377,21 @@ class Owner:
         """Commit what is settled, answer what is not, leave the group."""
         try:
             self._take_commands()
-            while not self._commits.idle and time.monotonic() < self._stop_by:
-                self._pause("closing", self._lanes.values())
-                self._commits.start()
-                self._consumer.poll(POLL_BUSY_S)  # what it may still bring is not handed out, so it is not committed
+            while not self._books.commits.idle and time.monotonic() < self._stop_by:
+                self._pause("closing", self._books.lanes.values())
+                self._books.commits.start()
+                self._consumer.poll(
+                    POLL_BUSY_S
+                )  # what it may still bring is not handed out, so it is not committed
                 self._link.completions.run()
                 self._take_commands()
         except Exception as error:  # as in _run: it must not keep the consumer from being closed
             _log.warning("%s: the last commit failed; messages come again: %r", self._link.what, error)
         self.over = True
-        self._commits.give_up()
+        self._books.commits.give_up()
         self._link.refuse_commands()
         self._stopping = True
         try:
             self._consumer.close()
         except (KafkaException, RuntimeError) as error:
             _log.info("%s: closing: %s", self._link.what, error)
-
-
-def _with_lost(done: Done[SettleResult], lost: Sequence[Delivery]) -> Done[SettleResult]:
-    if not lost:
-        return done
-
-    def both(result: SettleResult) -> None:
-        done(SettleResult([*lost, *result.lost], result.held))
-
-    return both

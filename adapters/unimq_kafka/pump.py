@@ -64,7 +64,18 @@ def _position(report: Any) -> tuple[int, int] | None:
 class Flight:
     """What one `submit` or `forward` handed over. `expected` is None until it is known how much was accepted."""
 
-    __slots__ = ("pump", "slots", "link", "reports", "errors", "reported", "refused", "expected", "submitting", "_done")
+    __slots__ = (
+        "pump",
+        "slots",
+        "link",
+        "reports",
+        "errors",
+        "reported",
+        "refused",
+        "expected",
+        "submitting",
+        "_done",
+    )
 
     def __init__(self, pump: Pump) -> None:
         self.pump = pump

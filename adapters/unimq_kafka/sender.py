@@ -26,7 +26,9 @@ REFUSED: Final = (KafkaException, UnimqError, ValueError, TypeError)
 
 
 class KafkaSenderLink:
-    def __init__(self, topic: str, pump: Pump, completions: Completions, drive: Callable[[float], None]) -> None:
+    def __init__(
+        self, topic: str, pump: Pump, completions: Completions, drive: Callable[[float], None]
+    ) -> None:
         self.topic = topic
         self._pump = pump
         self._completions = completions
@@ -38,7 +40,9 @@ class KafkaSenderLink:
         if self._over is not None:
             return self._fail_all(count, self._over, done)
         if time.monotonic() > batch.deadline:
-            return self._fail_all(count, SendTimeout("the time was up before it was begun", adapter=ADAPTER_NAME), done)
+            return self._fail_all(
+                count, SendTimeout("the time was up before it was begun", adapter=ADAPTER_NAME), done
+            )
         pump, topic = self._pump, self.topic
         flight = pump.flight(self, done, count)
         produce: Any = pump.producer.produce
@@ -113,6 +117,10 @@ class KafkaSenderLink:
             self._pump.give_up(flight, "closed before it was confirmed; it may have been sent")
         self._pump.full.discard(self)
         self._completions.run()
+
+    @property
+    def closed(self) -> bool:
+        return self._over is not None
 
     def end(self) -> None:
         """The connection is closing: take nothing more."""

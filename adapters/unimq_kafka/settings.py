@@ -19,13 +19,26 @@ from .capabilities import DEFAULT_MAX_MESSAGE_BYTES
 
 DEFAULT_PORT: Final = 9092
 LINGER_S: Final = 0.005
-MESSAGE_TIMEOUT_S: Final = 60.0  # how long librdkafka itself keeps at a message; batches have deadlines of their own
+MESSAGE_TIMEOUT_S: Final = (
+    60.0  # how long librdkafka itself keeps at a message; batches have deadlines of their own
+)
 SOCKET_TIMEOUT_S: Final = 10.0  # a broker that accepts and goes silent is given up after this
 RECONNECT_MAX_S: Final = 2.0
 QUEUE_MAX_MESSAGES: Final = 100_000
 QUEUE_MAX_KBYTES: Final = 128 * 1024
 URL_OPTIONS: Final = frozenset(
-    {"group", "group_protocol", "group_instance_id", "isolation", "max_message_bytes", "ca", "cert", "key", "verify", "mechanism"}
+    {
+        "group",
+        "group_protocol",
+        "group_instance_id",
+        "isolation",
+        "max_message_bytes",
+        "ca",
+        "cert",
+        "key",
+        "verify",
+        "mechanism",
+    }
 )
 OURS: Final = frozenset(
     {
@@ -45,7 +58,9 @@ def check(endpoint: Endpoint, options: ConnectOptions) -> None:
     if options.tls is not None:
         raise Unsupported("Kafka's client takes no SSLContext: give files, ?ca= ?cert= ?key=")
     if endpoint.path:
-        raise UrlError(f"a {endpoint.scheme}:// URL has no path; topics are addresses: Queue(...), Topic(...)")
+        raise UrlError(
+            f"a {endpoint.scheme}:// URL has no path; topics are addresses: Queue(...), Topic(...)"
+        )
     for name in _NUMBERED & endpoint.options.keys():
         if not endpoint.options[name].isdigit():
             raise UrlError(f"option {name!r} is a whole number")
@@ -54,7 +69,9 @@ def check(endpoint: Endpoint, options: ConnectOptions) -> None:
     for settings in _native(options.native):
         refused = sorted(OURS & settings.keys())
         if refused:
-            raise Unsupported(f"native setting {', '.join(map(repr, refused))}: unimq's promises stand on its own value")
+            raise Unsupported(
+                f"native setting {', '.join(map(repr, refused))}: unimq's promises stand on its own value"
+            )
 
 
 def _native(native: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -78,16 +95,24 @@ def common(endpoint: Endpoint, options: ConnectOptions, secret: Password | Token
     }
     tls = endpoint.scheme.endswith("s")
     said = endpoint.options
-    login = secret or (Password(endpoint.user, endpoint.password or "") if endpoint.user is not None else None)
+    login = secret or (
+        Password(endpoint.user, endpoint.password or "") if endpoint.user is not None else None
+    )
     if isinstance(login, Password):
         settings["sasl.mechanism"] = said.get("mechanism", "PLAIN")
         settings["sasl.username"] = login.user
         settings["sasl.password"] = login.password
     elif isinstance(login, Token):
         settings["sasl.mechanism"] = "OAUTHBEARER"
-    settings["security.protocol"] = ("SASL_SSL" if tls else "SASL_PLAINTEXT") if login else ("SSL" if tls else "PLAINTEXT")
+    settings["security.protocol"] = (
+        ("SASL_SSL" if tls else "SASL_PLAINTEXT") if login else ("SSL" if tls else "PLAINTEXT")
+    )
     if tls:
-        for name, setting in (("ca", "ssl.ca.location"), ("cert", "ssl.certificate.location"), ("key", "ssl.key.location")):
+        for name, setting in (
+            ("ca", "ssl.ca.location"),
+            ("cert", "ssl.certificate.location"),
+            ("key", "ssl.key.location"),
+        ):
             if name in said:
                 settings[setting] = said[name]
         settings["enable.ssl.certificate.verification"] = said.get("verify", "true") == "true"

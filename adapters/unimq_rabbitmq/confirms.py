@@ -110,7 +110,9 @@ class Ledger:
         self._firsts: list[int] = []
         self._runs: list[Run] = []
         self._head = 0
-        self._returns_from = 0  # no message before this tag is unmarked and returned: returns come in send order
+        self._returns_from = (
+            0  # no message before this tag is unmarked and returned: returns come in send order
+        )
 
     def published(self, batch: Open, index: int, count: int) -> None:
         """Items `index` … were just written, in order."""

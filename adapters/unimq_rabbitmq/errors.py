@@ -82,7 +82,9 @@ def classify(error: BaseException, *, op: Op, handed_over: bool) -> UnimqError:
     if "ConnectionClosedByBroker" in known:
         return _closed(error, op, handed_over)
     if "ConsumerCancelled" in known:
-        return NotFound("the broker ended the consumer: its queue is gone; mq.declare(...) makes it again", **_of(error))
+        return NotFound(
+            "the broker ended the consumer: its queue is gone; mq.declare(...) makes it again", **_of(error)
+        )
     for name, ours, retryable in CONNECTION:
         if name in known:
             return _connection(error, ours, retryable, op, handed_over)
@@ -104,7 +106,11 @@ def root(error: BaseException) -> BaseException:
         if not isinstance(inner, BaseException):
             many = getattr(error, "exceptions", None)
             inner = many[-1] if isinstance(many, list | tuple) and many else None
-        if not isinstance(inner, BaseException) and type(error).__name__ == "AMQPConnectionError" and error.args:
+        if (
+            not isinstance(inner, BaseException)
+            and type(error).__name__ == "AMQPConnectionError"
+            and error.args
+        ):
             inner = error.args[0]
         if not isinstance(inner, BaseException):
             return error
@@ -147,7 +153,9 @@ def _closed(error: BaseException, op: Op, handed_over: bool) -> UnimqError:
     if code == 403:
         return (AuthenticationFailed if op is Op.CONNECT else PermissionDenied)(text, **_of(error))
     if op is Op.SEND and handed_over:
-        return SendOutcomeUnknown(f"the broker closed the connection before the confirmation: {text}", **_of(error))
+        return SendOutcomeUnknown(
+            f"the broker closed the connection before the confirmation: {text}", **_of(error)
+        )
     if code == 530:
         return NotFound(text, **_of(error)) if "not found" in text else PermissionDenied(text, **_of(error))
     if code == 540:
@@ -161,7 +169,9 @@ def _channel(error: BaseException, op: Op, handed_over: bool) -> UnimqError:
     of = _of(error)
     if code == 404:
         ours: type[UnimqError] = Unroutable if op is Op.SEND else NotFound
-        return ours(f"{text}; mq.declare(...) makes it", may_have_been_sent=handed_over and op is Op.SEND, **of)
+        return ours(
+            f"{text}; mq.declare(...) makes it", may_have_been_sent=handed_over and op is Op.SEND, **of
+        )
     if code == 403:
         return PermissionDenied(text, **of)
     if code == 405:
@@ -214,7 +224,16 @@ def _value(text: str) -> object:
         plain = text.strip("'")
         return {"true": True, "false": False}.get(plain, plain)
     value, kind = found["value"], found["type"]
-    if kind in ("signedint", "long", "byte", "short", "unsignedbyte", "unsignedshort", "unsignedint", "timestamp"):
+    if kind in (
+        "signedint",
+        "long",
+        "byte",
+        "short",
+        "unsignedbyte",
+        "unsignedshort",
+        "unsignedint",
+        "timestamp",
+    ):
         return int(value)
     if kind == "bool":
         return value == "true"

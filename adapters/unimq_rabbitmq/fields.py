@@ -13,14 +13,14 @@ import datetime as dt
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from unimq import headers as h
 from unimq.address import Address, HeaderValue
-from unimq.delivery import Delivery, Metadata
+from unimq.delivery import Delivery, Metadata, NativeDeath
 from unimq.driver import Copy
-from unimq.errors import InvalidMessage, Unsupported
+from unimq.errors import Unsupported
 from unimq.message import Message
 
 from . import names, wire
@@ -34,13 +34,15 @@ PERSISTENT: Final = b"\x02"
 _SHORT_MAX: Final = wire.SHORT_STRING_MAX_BYTES
 
 # the broker's own headers: never copied, never the user's
-BROKERS_OWN: Final = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "x-delivery-time", "x-opt-deaths"})
+BROKERS_OWN: Final = frozenset(
+    {"x-death", "x-delivery-count", "x-acquired-count", "x-delivery-time", "x-opt-deaths"}
+)
 _BROKERS_PREFIXES: Final = ("x-first-death-", "x-last-death-")
 
 NATIVE_REASONS: Final = {
     "rejected": "rejected",
     "expired": "expired",
-    "maxlen": "max-length",
+    "maxlen": "rejected",  # the broker's own word is in the description
     "delivery_limit": "max-delivery",
 }
 
@@ -124,7 +126,9 @@ def _full(
     return native, headers
 
 
-def _short_or_header(native: dict[str, Any], name: str, headers: dict[str, Any], header: str, value: str) -> None:
+def _short_or_header(
+    native: dict[str, Any], name: str, headers: dict[str, Any], header: str, value: str
+) -> None:
     if len(value.encode()) <= _SHORT_MAX:
         native[name] = value
     else:
@@ -140,7 +144,9 @@ def short_id(message_id: str) -> str:
 def expiration(ttl_s: float) -> str:
     ms = math.ceil(ttl_s * 1000)
     if ms > EXPIRATION_MAX_MS:
-        raise Unsupported(f"a ttl of {ttl_s:g} s: RabbitMQ takes at most {EXPIRATION_MAX_MS / 1000:.0f} s (49 days)")
+        raise Unsupported(
+            f"a ttl of {ttl_s:g} s: RabbitMQ takes at most {EXPIRATION_MAX_MS / 1000:.0f} s (49 days)"
+        )
     return str(ms)
 
 
@@ -191,7 +197,16 @@ def encode_copy(copy: Copy, keyed: bool, waits: bool) -> tuple[bytes, bytes, str
     message_id = short_id(copy.message_id)
     native: dict[str, Any] = {
         name: getattr(properties, name)
-        for name in ("content_type", "content_encoding", "priority", "correlation_id", "reply_to", "timestamp", "type", "app_id")
+        for name in (
+            "content_type",
+            "content_encoding",
+            "priority",
+            "correlation_id",
+            "reply_to",
+            "timestamp",
+            "type",
+            "app_id",
+        )
         if getattr(properties, name) is not None
     }
     native["delivery_mode"] = 2
@@ -200,7 +215,9 @@ def encode_copy(copy: Copy, keyed: bool, waits: bool) -> tuple[bytes, bytes, str
     if remaining_s is None and meta.expires_at is not None:
         remaining_s = max(meta.expires_at.timestamp() - time.time(), 0.0)
     if remaining_s is None and properties.expiration is not None:
-        remaining_s = _seconds(properties.expiration)  # foreign and without a timestamp: all that can be known
+        remaining_s = _seconds(
+            properties.expiration
+        )  # foreign and without a timestamp: all that can be known
     if remaining_s is not None:
         if waits:
             headers[EXPIRES_MS] = math.ceil((time.time() + remaining_s) * 1000)
@@ -222,8 +239,8 @@ class RabbitDelivery(Delivery):
     def _read(self) -> Metadata:
         return read(self.raw.method, self.raw.properties)
 
-    def native_death(self) -> tuple[str, str, int, dt.datetime | None] | None:
-        return native_death(self)
+    def native_death(self) -> NativeDeath | None:
+        return native_death(self.metadata.headers_raw)
 
 
 def make_delivery(raw: Any, body: bytes, tag: int, place: Place | None, link: ReceiverLink) -> RabbitDelivery:
@@ -345,22 +362,22 @@ def _expires_at(at_ms: Any, native: Any, timestamp: dt.datetime | None) -> dt.da
         return None
 
 
-def native_death(delivery: Delivery) -> tuple[str, str, int, dt.datetime | None] | None:
-    """(reason, description, count, first at) of what the broker dead-lettered by itself; None where it did not."""
-    deaths = dict(delivery.headers_raw).get("x-death")
+def native_death(headers_raw: Sequence[tuple[str, Any]]) -> NativeDeath | None:
+    """What the broker wrote when it dead-lettered a message by itself; the newest death counts."""
+    deaths = dict(headers_raw).get("x-death")
     if not isinstance(deaths, list) or not deaths or not isinstance(deaths[0], dict):
         return None
     newest = deaths[0]
     said = str(newest.get("reason", ""))
     at = [death.get("time") for death in deaths if isinstance(death, dict)]
-    times = [t if t.tzinfo is not None else t.replace(tzinfo=dt.UTC) for t in at if isinstance(t, dt.datetime)]
+    times = [
+        t if t.tzinfo is not None else t.replace(tzinfo=dt.UTC) for t in at if isinstance(t, dt.datetime)
+    ]
     count = newest.get("count")
-    return (
-        NATIVE_REASONS.get(said, said or "rejected"),
-        f"the broker dead-lettered it from {newest.get('queue', '?')}: {said}",
-        int(count) if isinstance(count, int) else 1,
+    return NativeDeath(
+        NATIVE_REASONS.get(said, "rejected"),
+        f"the broker dead-lettered it from {newest.get('queue', '?')}: {said or 'no reason'}",
+        int(count) if isinstance(count, int) else None,
         min(times) if times else None,
+        max(times) if times else None,
     )
-
-
-__all__ = ["InvalidMessage", "RabbitDelivery", "encode", "encode_copy", "make_delivery", "native_death", "read"]

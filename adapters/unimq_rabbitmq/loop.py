@@ -56,6 +56,7 @@ class FastConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has n
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.fast: dict[int, FastChannel] = {}
         self._open_content: dict[int, list[Any]] = {}
+        self._frame_buffer: bytes
         super().__init__(*args, **kwargs)
 
     def _proto_connection_made(self, transport: Any) -> None:
@@ -89,13 +90,19 @@ class FastConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has n
             if stop >= end and kind != 65:  # 65: the A of a protocol header, which has no size
                 break
             taker = fast.get(number)
-            if taker is not None and kind <= wire.FRAME_BODY and buffer[stop] == wire.FRAME_END_BYTE:
-                if self._take(taker, kind, number, buffer, start, stop, contents, touched):
-                    self.bytes_received += stop + 1 - position
-                    self.frames_received += 1
-                    position = stop + 1
-                    continue
-            consumed, frame = pika.frame.decode_frame(buffer[position : stop + 1] if kind != 65 else buffer[position:])
+            if (
+                taker is not None
+                and kind <= wire.FRAME_BODY
+                and buffer[stop] == wire.FRAME_END_BYTE
+                and self._take(taker, kind, number, buffer, start, stop, contents, touched)
+            ):
+                self.bytes_received += stop + 1 - position
+                self.frames_received += 1
+                position = stop + 1
+                continue
+            consumed, frame = pika.frame.decode_frame(
+                buffer[position : stop + 1] if kind != 65 else buffer[position:]
+            )
             if frame is None:
                 break
             position += consumed
@@ -166,7 +173,10 @@ class FastConnection(pika.SelectConnection):  # type: ignore[misc]  # pika has n
         transport = self._transport
         if transport is None:
             return
-        if not getattr(transport, "_tx_buffers", True) and type(transport).__name__ == "_AsyncPlaintextTransport":
+        if (
+            not getattr(transport, "_tx_buffers", True)
+            and type(transport).__name__ == "_AsyncPlaintextTransport"
+        ):
             try:
                 sent = transport._sock.send(data)
             except OSError:
@@ -197,7 +207,9 @@ class Loop:
         self._opened = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self.on_end: dict[object, Callable[[BaseException], None]] = {}  # links, told when the loop ends without pika's word
+        self.on_end: dict[
+            object, Callable[[BaseException], None]
+        ] = {}  # links, told when the loop ends without pika's word
         self.fast = fast and FAST
         self.connection: Any = None
         self.error: BaseException | None = None  # why it is dead
@@ -210,7 +222,9 @@ class Loop:
         self._thread = threading.Thread(target=self._run, args=(parameters,), name=self.name, daemon=True)
         self._thread.start()
         if not self._opened.wait(timeout_s + CONNECT_GRACE_S):
-            self._abandon(ConnectionFailed(f"no answer within {timeout_s:g} s: the peer accepts and stays silent"))
+            self._abandon(
+                ConnectionFailed(f"no answer within {timeout_s:g} s: the peer accepts and stays silent")
+            )
         if self.error is not None:
             error = self.error
             self._join(JOIN_MAX_S)
@@ -227,7 +241,9 @@ class Loop:
                 custom_ioloop=pika.adapters.select_connection.IOLoop(),
             )
             self.connection.ioloop.start()
-        except Exception as error:  # the end of the thread: whatever it was, links and waiters must hear of it
+        except (
+            Exception
+        ) as error:  # the end of the thread: whatever it was, links and waiters must hear of it
             if self.error is None:
                 _log.exception("%s ended", self.name)
                 self.error = error
@@ -235,7 +251,9 @@ class Loop:
             self._end()
 
     def _on_open(self, connection: Any) -> None:
-        connection.add_on_connection_blocked_callback(lambda _c, frame: self._set_blocked(frame.method.reason or "blocked"))
+        connection.add_on_connection_blocked_callback(
+            lambda _c, frame: self._set_blocked(frame.method.reason or "blocked")
+        )
         connection.add_on_connection_unblocked_callback(lambda _c, _f: self._set_blocked(None))
         self._opened.set()
 
@@ -268,7 +286,9 @@ class Loop:
         if self.connection is not None:
             try:
                 self.connection.ioloop.close()
-            except Exception:  # pika's own clean-up of an abandoned loop; there is nothing left that could be lost
+            except (
+                Exception
+            ):  # pika's own clean-up of an abandoned loop; there is nothing left that could be lost
                 _log.debug("%s: closing the loop", self.name, exc_info=True)
 
     def _drop_socket(self) -> None:

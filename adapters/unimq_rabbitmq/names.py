@@ -88,8 +88,12 @@ def filter_exchange(subscription: Subscription, letter: str) -> str:
 
 def filter_mark(subscription: Subscription) -> str:
     """The filter as a name that the broker compares for us (`alternate-exchange`)."""
-    where = sorted((name, type_letter(value) or "s", text(value)) for name, value in subscription.where.items())
-    canonical = json.dumps([sorted(set(subscription.subjects)), where], ensure_ascii=True, separators=(",", ":"))
+    where = sorted(
+        (name, type_letter(value) or "s", text(value)) for name, value in subscription.where.items()
+    )
+    canonical = json.dumps(
+        [sorted(set(subscription.subjects)), where], ensure_ascii=True, separators=(",", ":")
+    )
     return f"unimq.filter.{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"
 
 
@@ -98,7 +102,9 @@ def match_arguments(where: dict[str, HeaderValue]) -> dict[str, object]:
     arguments: dict[str, object] = {"x-match": "all"}
     for name, value in where.items():
         if name.startswith("x-"):
-            raise Unsupported(f"a filter on the header {name!r}: RabbitMQ leaves out x- headers when it matches all")
+            raise Unsupported(
+                f"a filter on the header {name!r}: RabbitMQ leaves out x- headers when it matches all"
+            )
         arguments[name] = text(value) if isinstance(value, float) else value
     return arguments
 
@@ -106,8 +112,8 @@ def match_arguments(where: dict[str, HeaderValue]) -> dict[str, object]:
 # --------------------------------------------------------------------------------------------------------- places
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A place. `kind`: source | retry | dead | delay | reply | named. Messages go to `exchange` with `queue` as routing key,
-    or with their subject where `exchange` is set. `back_to`: the queue (or exchange) a delay place returns to."""
+    """A place. `kind`: source | retry | dead | delay | reply | named | topic. Messages go to `queue`, or where `exchange` is
+    set to that with their subject as routing key. `back_to`: the queue (or exchange) a delay place returns to."""
 
     kind: str
     queue: str
@@ -153,6 +159,10 @@ def ref_of(place: Place) -> Ref:
         return ref
     if isinstance(ref, str) and ref:
         return Ref("named", checked(ref))
+    if isinstance(ref, Queue | Subscription):  # the user's own dead-letter place
+        return Ref("named", queue_of(ref))
+    if isinstance(ref, Topic):
+        return Ref("topic", "", exchange=exchange_of(ref))
     raise ValueError(f"{place} is not a place of RabbitMQ")
 
 

@@ -82,7 +82,9 @@ def _group(source: Source, policy: Retry | None, facts: Facts) -> Plan:
         dead_write=dead,
         dead_read=(dead,),
         replay=here,
-        delay=(lambda delay_s: names.delay_place(source, rung(delay_s, own))) if isinstance(source, Queue) else None,
+        delay=(lambda delay_s: names.delay_place(source, rung(delay_s, own)))
+        if isinstance(source, Queue)
+        else None,
         reply=names.REPLY_PLACE,
         topology=(Declaration(source, places=tuple(places)),),
         losses=tuple(losses),

@@ -62,7 +62,9 @@ class Raw:
 
     __slots__ = ("_method_bytes", "_header_bytes", "_method", "_properties")
 
-    def __init__(self, method: bytes = b"", header: bytes = b"", decoded: tuple[Any, Any] = (None, None)) -> None:
+    def __init__(
+        self, method: bytes = b"", header: bytes = b"", decoded: tuple[Any, Any] = (None, None)
+    ) -> None:
         self._method_bytes = method
         self._header_bytes = header
         self._method, self._properties = decoded
@@ -202,7 +204,9 @@ class RabbitReceiver:
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Where pika reads the deliveries."""
-        self._tags.skipped_to(method.delivery_tag)  # pika itself gives back what comes for a consumer that is ending
+        self._tags.skipped_to(
+            method.delivery_tag
+        )  # pika itself gives back what comes for a consumer that is ending
         self._arrived(method.delivery_tag, Raw(decoded=(method, properties)), body)
         self.after_read()
 
@@ -357,17 +361,23 @@ class RabbitReceiver:
             deliveries, outcome, done = commands.popleft()
             if self._error is not None:
                 if done is not None:
-                    self._finished.append((done, SettleResult(lost=deliveries) if deliveries else ALL_SETTLED))
+                    self._finished.append(
+                        (done, SettleResult(lost=deliveries) if deliveries else ALL_SETTLED)
+                    )
                 continue
             if type(outcome) is Ack:
-                for delivery in deliveries:
-                    acked.append(delivery.tag)
+                acked.extend([delivery.tag for delivery in deliveries])
             elif type(outcome) is Release:
                 for delivery in deliveries:
                     out.append(wire.nack_requeue(self._number, delivery.tag))
                     tags.settled(delivery.tag)
             elif type(outcome) in (DeadLetterOutcome, Defer):
-                _log.error("%s: %s is not native here: %d deliveries stay unsettled", self.queue, outcome, len(deliveries))
+                _log.error(
+                    "%s: %s is not native here: %d deliveries stay unsettled",
+                    self.queue,
+                    outcome,
+                    len(deliveries),
+                )
                 if done is not None:
                     self._finished.append((done, SettleResult(lost=deliveries)))
                 continue
@@ -483,7 +493,12 @@ class RabbitReceiver:
         answer = Answer()
 
         def start() -> None:
-            if self._error is not None or self._loop.dead or self._channel is None or not self._channel.is_open:
+            if (
+                self._error is not None
+                or self._loop.dead
+                or self._channel is None
+                or not self._channel.is_open
+            ):
                 answer.set()
                 return
             self._drain()
@@ -521,7 +536,9 @@ class RabbitReceiver:
 class ReplyReceiver(RabbitReceiver):
     """The consumer of direct reply-to: its channel is also the one on which requests are published."""
 
-    def __init__(self, connection: RabbitConnection, loop: Loop, queue: str, options: ReceiverOptions, sink: Sink) -> None:
+    def __init__(
+        self, connection: RabbitConnection, loop: Loop, queue: str, options: ReceiverOptions, sink: Sink
+    ) -> None:
         super().__init__(connection, loop, queue, options, sink, steps=(self._confirms,), no_ack=True)
         self._requests = connection.requests
 

@@ -23,7 +23,9 @@ from .confirms import Ledger, Open
 if TYPE_CHECKING:
     from .loop import Loop
 
-_NO_CONSUMER: Final = "no reply consumer is open on this connection: open the receiver of the reply place first"
+_NO_CONSUMER: Final = (
+    "no reply consumer is open on this connection: open the receiver of the reply place first"
+)
 
 
 class Requests:
@@ -47,18 +49,26 @@ class Requests:
         self._ledger.all_failed(Failed(error, handed_over=True))
         self.complete()
 
-    def publish(self, what: tuple[str, str, bytes, bytes, str], deadline: float, done: Done[BatchResult]) -> None:
+    def publish(
+        self, what: tuple[str, str, bytes, bytes, str], deadline: float, done: Done[BatchResult]
+    ) -> None:
         exchange, key, properties, body, text = what
         error: BaseException | None = None
         if self._loop.dead or self._channel is None or not self._channel.is_open:
-            error = self._loop.error if self._loop.dead else ConnectionFailed(_NO_CONSUMER, adapter=errors.ADAPTER)
+            error = (
+                self._loop.error
+                if self._loop.dead
+                else ConnectionFailed(_NO_CONSUMER, adapter=errors.ADAPTER)
+            )
         elif deadline < time.monotonic():
             error = SendTimeout("the time was up before it was begun", adapter=errors.ADAPTER)
         if error is not None:
             done(BatchResult({0: Failed(error, handed_over=False)}))
             return
         decoded = pika.spec.BasicProperties().decode(properties)
-        request = Open(1, done, lambda _i, message_id, k, b: message_id == decoded.message_id and k == key and b == body)
+        request = Open(
+            1, done, lambda _i, message_id, k, b: message_id == decoded.message_id and k == key and b == body
+        )
         self._texts[key] = text
         self._ledger.published(request, 0, 1)
         if self._loop.fast:
@@ -70,13 +80,17 @@ class Requests:
             self._channel.basic_publish(exchange, key, body, decoded, mandatory=True)
 
     def confirm(self, tag: int, multiple: bool, ok: bool) -> None:
-        refused = Failed(Rejected("the broker refused the request (basic.nack)", adapter=errors.ADAPTER), handed_over=True)
+        refused = Failed(
+            Rejected("the broker refused the request (basic.nack)", adapter=errors.ADAPTER), handed_over=True
+        )
         self._ledger.confirm(tag, multiple, None if ok else lambda: refused)
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         from .sender import unroutable
 
-        failed = Failed(unroutable(self._texts.get(method.routing_key, method.routing_key), method), handed_over=True)
+        failed = Failed(
+            unroutable(self._texts.get(method.routing_key, method.routing_key), method), handed_over=True
+        )
         self._ledger.returned(properties.message_id, method.routing_key, body, failed)
 
     def complete(self) -> None:

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 OUTSTANDING_MAX: Final = 4_096
 ROOM_AT: Final = OUTSTANDING_MAX // 2
-CHUNK_BYTES: Final = 65_536  # frames are joined up to this size: few system calls, and a partial write copies little
+CHUNK_BYTES: Final = (
+    65_536  # frames are joined up to this size: few system calls, and a partial write copies little
+)
 REPLY_TO: Final = names.DIRECT_REPLY
 _log = logging.getLogger("unimq.rabbitmq")
 
@@ -103,7 +105,9 @@ class Publisher:
     def _nacked(self) -> Failed:
         text = f"{self.link.route.text} refused it (basic.nack)"
         if self.link.limited():
-            return Failed(ResourceExhausted(f"{text}: the queue is full", adapter=errors.ADAPTER), handed_over=True)
+            return Failed(
+                ResourceExhausted(f"{text}: the queue is full", adapter=errors.ADAPTER), handed_over=True
+            )
         why = ": full with overflow reject-publish, or a queue without a quorum"
         return Failed(Rejected(text + why, retryable=True, adapter=errors.ADAPTER), handed_over=True)
 
@@ -115,14 +119,18 @@ class Publisher:
 
     def on_return(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         error = unroutable(self.link.route.text, method)
-        if not self.ledger.returned(properties.message_id, method.routing_key, body, Failed(error, handed_over=True)):
+        if not self.ledger.returned(
+            properties.message_id, method.routing_key, body, Failed(error, handed_over=True)
+        ):
             _log.error("a returned message fits none that was sent to %s", self.link.route.text)
 
 
 class RabbitSender:
     """See the module."""
 
-    def __init__(self, connection: RabbitConnection, loop: Loop, route: Route, options: SenderOptions, sink: Sink) -> None:
+    def __init__(
+        self, connection: RabbitConnection, loop: Loop, route: Route, options: SenderOptions, sink: Sink
+    ) -> None:
         self._connection = connection
         self._loop = loop
         self._options = options
@@ -220,17 +228,28 @@ class RabbitSender:
             message, body = messages[index], bodies[index]
             try:
                 if body is not None and len(body) > max_body:
-                    raise MessageTooLarge(f"{len(body)} bytes: {self._connection.capabilities.found} takes {max_body}")
+                    raise MessageTooLarge(
+                        f"{len(body)} bytes: {self._connection.capabilities.found} takes {max_body}"
+                    )
                 kind = message.content_type
                 if types is not None:
                     kind = types.get(index, kind)
-                properties = fields.encode(message, body is None, ids[index] if ids is not None else None, kind, keyed, waits)
+                properties = fields.encode(
+                    message, body is None, ids[index] if ids is not None else None, kind, keyed, waits
+                )
                 method = fixed if fixed is not None else self._method(message.subject or "")
             except Exception as error:  # one message that cannot be carried must not take the others with it
                 failures[index] = Failed(error, handed_over=False)
                 continue
             if message.reply_to == REPLY_TO:
-                self._request(opened, index, message.subject if keyed else route.key, properties, body or b"", batch.deadline)
+                self._request(
+                    opened,
+                    index,
+                    message.subject if keyed else route.key,
+                    properties,
+                    body or b"",
+                    batch.deadline,
+                )
                 continue
             if slow:
                 native.append((message.subject or "" if keyed else route.key or "", properties, body or b""))
@@ -258,7 +277,9 @@ class RabbitSender:
             )
         return found
 
-    def _request(self, batch: Open, index: int, key: str | None, properties: bytes, body: bytes, deadline: float) -> None:
+    def _request(
+        self, batch: Open, index: int, key: str | None, properties: bytes, body: bytes, deadline: float
+    ) -> None:
         """Direct reply-to works only on the channel of the reply consumer."""
 
         def done(result: BatchResult) -> None:
@@ -281,7 +302,9 @@ class RabbitSender:
         native: list[tuple[str, bytes, bytes]] = []
         for index, copy in enumerate(copies):
             try:
-                properties, body, subject, message_id = fields.encode_copy(copy, route.key is None, route.waits)
+                properties, body, subject, message_id = fields.encode_copy(
+                    copy, route.key is None, route.waits
+                )
                 key = route.key if route.key is not None else subject or ""
                 method = self._method(key)
             except Exception as error:  # as in `_encode`
@@ -332,7 +355,9 @@ class RabbitSender:
                 continue
             if parcel.deadline < now:
                 why = "the broker blocks the connection" if self._loop.blocked else "the time was up"
-                self._unsent(waiting.popleft(), SendTimeout(f"{why} before it was begun", adapter=errors.ADAPTER))
+                self._unsent(
+                    waiting.popleft(), SendTimeout(f"{why} before it was begun", adapter=errors.ADAPTER)
+                )
                 continue
             if self._loop.blocked:
                 if parcel.deadline != float("inf"):
@@ -356,7 +381,9 @@ class RabbitSender:
     def _publish_by_pika(self, messages: list[tuple[str, bytes, bytes]]) -> None:
         for key, properties, body in messages:
             decoded = pika.spec.BasicProperties().decode(properties)
-            self._publisher.channel.basic_publish(self.route.exchange, key, body, decoded, mandatory=self.route.mandatory)
+            self._publisher.channel.basic_publish(
+                self.route.exchange, key, body, decoded, mandatory=self.route.mandatory
+            )
 
     def _unsent(self, parcel: _Parcel, error: BaseException) -> None:
         for first, count, _ in parcel.parts:
@@ -430,4 +457,3 @@ class RabbitSender:
                 answer.wait(deadline - time.monotonic(), "closing a channel")
             except Exception:  # a peer that stays silent: the connection's own bounds end it
                 _log.debug("closing %r", self, exc_info=True)
-

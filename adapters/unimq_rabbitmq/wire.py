@@ -95,7 +95,12 @@ def _decimal(value: decimal.Decimal) -> bytes:
 # ---------------------------------------------------------------------------------------------------------- frames
 def publish_method(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
     """The basic.publish method frame."""
-    payload = b"\x00\x3c\x00\x28\x00\x00" + short(exchange) + short(routing_key) + (b"\x01" if mandatory else b"\x00")
+    payload = (
+        b"\x00\x3c\x00\x28\x00\x00"
+        + short(exchange)
+        + short(routing_key)
+        + (b"\x01" if mandatory else b"\x00")
+    )
     return _HEAD.pack(FRAME_METHOD, channel, len(payload)) + payload + FRAME_END
 
 

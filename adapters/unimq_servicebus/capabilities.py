@@ -2,7 +2,7 @@
 
 Rules
 - `filters`, `filters_verified` and `request_reply` are in the contract's column and are ABSENT until they are built.
-- `max_message_bytes` is what the URL says: the tier's limit is known to the link alone, whose refusal is `MessageTooLarge`.
+- `max_message_bytes` is not known before a link is open (it goes by tier); the broker's refusal is `MessageTooLarge`.
 """
 
 from __future__ import annotations

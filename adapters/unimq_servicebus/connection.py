@@ -45,6 +45,7 @@ TLS_PORT: Final = 5671
 PLAIN_PORT: Final = 5672
 TRY_TIMEOUT_S: Final = 10.0
 OUTCOME_TIMEOUT_S: Final = 10.0
+FAILED_CLOSE_S: Final = 1.0
 OPEN_MARGIN_S: Final = 2.0  # beyond the library's own bound
 TOKEN_LIFE_S: Final = 3600.0  # of a token that does not say
 SAS: Final = "SharedAccessSignature"
@@ -167,10 +168,7 @@ class ServiceBusConnection:
         client_factory: ClientFactory,
         admin_factory: Callable[[Endpoint, ConnectOptions], Any],
     ) -> None:
-        limit = endpoint.options.get("max_message_bytes")
-        self.capabilities: Capabilities = (
-            CAPABILITIES if limit is None else CAPABILITIES.narrowed(max_message_bytes=_bytes(limit))
-        )
+        self.capabilities: Capabilities = CAPABILITIES
         self.facts = Facts(flavour="emulator" if is_emulator(endpoint) else "azure")
         self._sink = sink
         self._open_timeout_s = options.connect_timeout_s + OPEN_MARGIN_S
@@ -215,8 +213,7 @@ class ServiceBusConnection:
         try:
             link.open(self._open_timeout_s)
         except BaseException:
-            with self._lock:
-                self._links.discard(link)
+            link.close(FAILED_CLOSE_S)  # a lane that did open must not live on
             raise
 
     def _keep(self, link: ServiceBusSenderLink | ServiceBusReceiverLink) -> None:
@@ -321,12 +318,6 @@ class ServiceBusConnection:
         self._client.close()
         if management is not None:
             management.close()
-
-
-def _bytes(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise UrlError("max_message_bytes is a number of bytes, 1 or more")
-    return int(text)
 
 
 def no_admin(endpoint: Endpoint) -> UnimqError:

@@ -6,7 +6,7 @@ import pytest
 
 from integration.conformance._hooks import EXPERIMENTAL
 from integration.sources import Broker
-from unimq.testing.conformance import Harness, tests, through_proxy
+from unimq.testing.conformance import Harness, conformance_tests, through_proxy
 
 
 @pytest.fixture(scope="module")
@@ -19,4 +19,4 @@ def harness(classic: Broker) -> Harness:
     )
 
 
-test_conformance = tests(EXPERIMENTAL)
+test_conformance = conformance_tests(EXPERIMENTAL)

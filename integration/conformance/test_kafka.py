@@ -6,7 +6,7 @@ import pytest
 
 from integration.conformance._hooks import EXPERIMENTAL, paused_line
 from integration.sources import Broker
-from unimq.testing.conformance import Harness, tests
+from unimq.testing.conformance import Harness, conformance_tests
 
 
 @pytest.fixture(scope="module")
@@ -20,4 +20,4 @@ def harness(kafka: Broker) -> Harness:
     )
 
 
-test_conformance = tests(EXPERIMENTAL)
+test_conformance = conformance_tests(EXPERIMENTAL)

@@ -10,7 +10,7 @@ import pytest
 
 from integration.sources import Broker
 from unimq import Queue
-from unimq.testing.conformance import Harness, tests, through_proxy
+from unimq.testing.conformance import Harness, conformance_tests, through_proxy
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,9 @@ def harness(rabbitmq: Broker) -> Harness:
         with pika.BlockingConnection(pika.URLParameters(url)) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
-            channel.basic_publish("", queue.name, body, pika.BasicProperties(headers=dict(headers)), mandatory=True)
+            channel.basic_publish(
+                "", queue.name, body, pika.BasicProperties(headers=dict(headers)), mandatory=True
+            )
 
     def foreign_receive(queue: Queue) -> tuple[bytes, Mapping[str, Any]]:
         with pika.BlockingConnection(pika.URLParameters(url)) as connection:
@@ -40,4 +42,4 @@ def harness(rabbitmq: Broker) -> Harness:
     )
 
 
-test_conformance = tests()
+test_conformance = conformance_tests()

@@ -359,7 +359,7 @@ class AsyncClient(wait.Connecting):
                 mode="consume" if mode == "manual" else mode,
                 prefetch=prefetch,
                 session=session,
-                start=source.start if isinstance(source, Subscription) else "earliest",
+                start=source.start if isinstance(source, Subscription) else "latest",
                 native=dict(native or {}),
             ),
         )

@@ -356,7 +356,7 @@ class Client(wait.Connecting):
                 mode="consume" if mode == "manual" else mode,
                 prefetch=prefetch,
                 session=session,
-                start=source.start if isinstance(source, Subscription) else "earliest",
+                start=source.start if isinstance(source, Subscription) else "latest",
                 native=dict(native or {}),
             ),
         )

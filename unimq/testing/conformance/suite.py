@@ -1,6 +1,6 @@
 """The suite on the broker at a URL: what `python -m unimq.testing.ledger --url URL` runs.
 
-The harness has no hooks but what the adapter itself offers by `Adapter.harness(url)`; an adapter's own test file has more.
+The harness has no hooks but the clock of an in-process broker; an adapter's own test file has more.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ test_conformance = conformance_tests()
 
 
 def harness_of(url: str) -> Harness:
-    """The adapter's own harness for `url` where it has one, else a plain one."""
-    make: Any = getattr(registry.find(scheme_of(url)), "harness", None)
-    if callable(make):
-        made = make(url)
-        assert isinstance(made, Harness)
-        return made
+    """With the clock, where the adapter's brokers are in this process (`Adapter.broker(url)`); else a plain one."""
+    inside: Any = getattr(registry.find(scheme_of(url)), "broker", None)
+    if callable(inside):
+        broker = inside(url)
+        return Harness(url=url, clock=broker.clock, places=broker.places, quiet_s=0.05)
     return Harness(url=url)
 
 

@@ -56,15 +56,22 @@ async def nothing(h: Harness, receiver: AsyncReceiver) -> None:
     assert list(found) == [], f"there should be nothing, but: {[delivery.body for delivery in found]}"
 
 
+async def take_and_ack(h: Harness, receiver: AsyncReceiver, count: int) -> list[bytes | None]:
+    """The bodies of `count` messages, each acknowledged as it comes: more than a prefetch can be taken so."""
+    seen: list[bytes | None] = []
+    while len(seen) < count and (taken := await take(h, receiver, min(count - len(seen), 50))):
+        receiver.ack(taken)
+        seen += [delivery.body for delivery in taken]
+    await receiver.flush()
+    return seen
+
+
 async def drain(h: Harness, mq: AsyncClient, source: Queue | Subscription, count: int) -> list[bytes | None]:
     """Take and ack `count` messages with a receiver of its own, see that no more come, and answer the bodies."""
     async with mq.receiver(source) as receiver:
-        taken = await take(h, receiver, count)
-        for delivery in taken:
-            delivery.ack()
-        await receiver.flush()
+        seen = await take_and_ack(h, receiver, count)
         await nothing(h, receiver)
-    return [delivery.body for delivery in taken]
+    return seen
 
 
 async def drain_all(

@@ -60,7 +60,12 @@ async def gather(*starts: Callable[[], Awaitable[T]], timeout_s: float = 60.0) -
 
 async def confirmed(pending: Any, timeout_s: float = 30.0) -> Any:
     """The receipt of a `submit`."""
-    return await asyncio.wait_for(pending, timeout_s)
+    return await pending.result(timeout_s)
+
+
+async def awaited(pending: Any) -> Any:
+    """The same by `await pending`, which only this world has."""
+    return await pending
 
 
 async def give_up(receive: Callable[[float], Awaitable[list[T]]], after_s: float) -> list[T]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import unimq
 from unimq import Message, Subscription
 
@@ -23,8 +25,9 @@ async def competing_consumers_each_once(h: Harness) -> None:
             seen: list[bytes | None] = []
 
             async def work(receiver: unimq.AsyncReceiver) -> None:
-                while len(seen) < len(contents):
-                    for delivery in await receiver.receive(max_messages=5, timeout_s=0.5):
+                deadline = time.monotonic() + h.patience_s
+                while len(seen) < len(contents) and time.monotonic() < deadline:
+                    for delivery in await receiver.receive(max_messages=5, timeout_s=0.2):
                         seen.append(delivery.body)
                         delivery.ack()
                 await receiver.flush()
@@ -62,8 +65,9 @@ async def same_group_shares(h: Harness) -> None:
             seen: list[bytes | None] = []
 
             async def work(receiver: unimq.AsyncReceiver) -> None:
-                while len(seen) < len(contents):
-                    for delivery in await receiver.receive(max_messages=5, timeout_s=0.5):
+                deadline = time.monotonic() + h.patience_s
+                while len(seen) < len(contents) and time.monotonic() < deadline:
+                    for delivery in await receiver.receive(max_messages=5, timeout_s=0.2):
                         seen.append(delivery.body)
                         assert delivery.group == group.name
                         delivery.ack()

@@ -12,7 +12,7 @@ from ...harness import Harness
 from .._check import refused
 from .._table import behaviour
 from . import _kit as kit
-from ._help import a_queue, bodies, drain, fill, one, take
+from ._help import a_queue, bodies, drain, fill, one, take, take_and_ack
 
 
 @behaviour(60, needs=("ack",))
@@ -27,10 +27,7 @@ async def single_consumer_fifo(h: Harness) -> None:
             for each in pending:
                 await kit.confirmed(each)
         async with mq.receiver(queue) as receiver:
-            taken = await take(h, receiver, 500)
-            assert [delivery.body for delivery in taken] == contents
-            receiver.ack(taken)
-            await receiver.flush()
+            assert await take_and_ack(h, receiver, 500) == contents
 
 
 @behaviour(63, needs=("sessions",))

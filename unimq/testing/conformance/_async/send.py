@@ -178,10 +178,11 @@ async def three_ways_to_send(h: Harness) -> None:
             await sender.flush()
             assert pending.done() and receipt.message_id
             assert (await kit.confirmed(pending)).message_id
+            assert (await kit.awaited(await sender.submit(Message(b"m3")))).message_id
             assert sender.dropped == 0
             with refused(unimq.InvalidMessage):
                 sender.send_nowait(Message(b"bad", headers={"unimq-x": "1"}))
-        assert await drain(h, mq, queue, 3) == [b"m0", b"m1", b"m2"]
+        assert await drain(h, mq, queue, 4) == [b"m0", b"m1", b"m2", b"m3"]
 
 
 @behaviour(122)

@@ -57,15 +57,22 @@ def nothing(h: Harness, receiver: Receiver) -> None:
     assert list(found) == [], f"there should be nothing, but: {[delivery.body for delivery in found]}"
 
 
+def take_and_ack(h: Harness, receiver: Receiver, count: int) -> list[bytes | None]:
+    """The bodies of `count` messages, each acknowledged as it comes: more than a prefetch can be taken so."""
+    seen: list[bytes | None] = []
+    while len(seen) < count and (taken := take(h, receiver, min(count - len(seen), 50))):
+        receiver.ack(taken)
+        seen += [delivery.body for delivery in taken]
+    receiver.flush()
+    return seen
+
+
 def drain(h: Harness, mq: Client, source: Queue | Subscription, count: int) -> list[bytes | None]:
     """Take and ack `count` messages with a receiver of its own, see that no more come, and answer the bodies."""
     with mq.receiver(source) as receiver:
-        taken = take(h, receiver, count)
-        for delivery in taken:
-            delivery.ack()
-        receiver.flush()
+        seen = take_and_ack(h, receiver, count)
         nothing(h, receiver)
-    return [delivery.body for delivery in taken]
+    return seen
 
 
 def drain_all(h: Harness, mq: Client, source: Queue | Subscription, wanted: set[bytes]) -> list[bytes]:

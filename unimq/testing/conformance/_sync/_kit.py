@@ -69,6 +69,11 @@ def confirmed(pending: Any, timeout_s: float = 30.0) -> Any:
     return pending.result(timeout_s)
 
 
+def awaited(pending: Any) -> Any:
+    """In the twin this is `await pending`."""
+    return pending.result(30.0)
+
+
 def give_up(receive: Callable[[float], list[T]], after_s: float) -> list[T]:
     """A receive that its caller leaves: timed out here, cancelled in the twin."""
     return list(receive(after_s))

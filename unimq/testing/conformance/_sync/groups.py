@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import unimq
 from unimq import Message, Subscription
 
@@ -24,8 +26,9 @@ def competing_consumers_each_once(h: Harness) -> None:
             seen: list[bytes | None] = []
 
             def work(receiver: unimq.Receiver) -> None:
-                while len(seen) < len(contents):
-                    for delivery in receiver.receive(max_messages=5, timeout_s=0.5):
+                deadline = time.monotonic() + h.patience_s
+                while len(seen) < len(contents) and time.monotonic() < deadline:
+                    for delivery in receiver.receive(max_messages=5, timeout_s=0.2):
                         seen.append(delivery.body)
                         delivery.ack()
                 receiver.flush()
@@ -63,8 +66,9 @@ def same_group_shares(h: Harness) -> None:
             seen: list[bytes | None] = []
 
             def work(receiver: unimq.Receiver) -> None:
-                while len(seen) < len(contents):
-                    for delivery in receiver.receive(max_messages=5, timeout_s=0.5):
+                deadline = time.monotonic() + h.patience_s
+                while len(seen) < len(contents) and time.monotonic() < deadline:
+                    for delivery in receiver.receive(max_messages=5, timeout_s=0.2):
                         seen.append(delivery.body)
                         assert delivery.group == group.name
                         delivery.ack()

@@ -179,10 +179,11 @@ def three_ways_to_send(h: Harness) -> None:
             sender.flush()
             assert pending.done() and receipt.message_id
             assert (kit.confirmed(pending)).message_id
+            assert (kit.awaited(sender.submit(Message(b"m3")))).message_id
             assert sender.dropped == 0
             with refused(unimq.InvalidMessage):
                 sender.send_nowait(Message(b"bad", headers={"unimq-x": "1"}))
-        assert drain(h, mq, queue, 3) == [b"m0", b"m1", b"m2"]
+        assert drain(h, mq, queue, 4) == [b"m0", b"m1", b"m2", b"m3"]
 
 
 @behaviour(122)
