@@ -139,6 +139,7 @@ def _no_daemon() -> str | None:
     with warnings.catch_warnings():
         # docker leaves its socket open when nobody answers, and a test much later would be blamed for it.
         warnings.simplefilter("ignore", ResourceWarning)
+        reason: str | None = None
         try:
             client = docker.from_env(timeout=DAEMON_TIMEOUT_S)
             try:
@@ -148,8 +149,6 @@ def _no_daemon() -> str | None:
         except Exception as error:
             # docker, requests and urllib3 raise different things for "nobody there".
             reason = f"no Docker daemon answers ({type(error).__name__})"
-        else:
-            reason = None
         gc.collect()
     return reason
 
@@ -183,9 +182,7 @@ def probe(url: str, timeout_s: float = PROBE_TIMEOUT_S) -> str:
             rb"\nserver:[^/\n]*/(?P<word>[^ \n]+)",
         ),
     }.get(parts.scheme, (9092, None, b""))
-    with socket.create_connection(
-        (parts.hostname or "", parts.port or default_port), PROBE_TIMEOUT_S
-    ) as sock:
+    with socket.create_connection((parts.hostname or "", parts.port or default_port), timeout_s) as sock:
         if greeting is None:
             return UNKNOWN_VERSION
         sock.sendall(greeting)

@@ -17,6 +17,7 @@ from integration.native._process import free_ports
 from integration.sources import Broker, probe
 
 LIMIT_S = 20.0
+RESTARTS_S = 180.0
 SILENCE_S = 0.3
 
 
@@ -51,6 +52,7 @@ def test_classic_has_its_scheduler(classic: Broker, unique: Callable[[str], str]
     assert time.monotonic() - began >= 0.45
 
 
+@pytest.mark.timeout(RESTARTS_S, func_only=True)
 @pytest.mark.parametrize("name", ["rabbitmq", "kafka", "artemis", "classic"])
 def test_restart_keeps_the_port_and_pause_keeps_the_connection(
     name: str, own_broker: Callable[[str], NativeBroker]
@@ -113,7 +115,8 @@ def test_a_url_that_nobody_answers_is_an_error() -> None:
 
 def test_a_url_of_another_broker_is_an_error(rabbitmq: Broker) -> None:
     port = urlsplit(rabbitmq.url).port
-    with pytest.raises(ConnectionError, match="not a broker of this kind"):
+    # It answers in its own words and closes; which of the two is seen first is the network's.
+    with pytest.raises(ConnectionError):
         probe(f"stomp://127.0.0.1:{port}/")
 
 

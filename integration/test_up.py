@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from integration.native import BROKERS, RabbitMQ
+from integration.native import BROKERS, BrokerFailed, RabbitMQ
+from integration.native._process import Process
 from integration.sources import probe
 
 LIMIT_S = 60.0
@@ -87,8 +88,7 @@ def ready(path: Path, process: subprocess.Popen[str]) -> dict[str, str]:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    urls = json.loads(path.read_text())
-    assert isinstance(urls, dict)
+    urls: dict[str, str] = json.loads(path.read_text())
     return urls
 
 
@@ -146,9 +146,25 @@ def test_a_broker_that_does_not_start_shows_its_log(tmp_path: Path, monkeypatch:
     fake.chmod(0o755)
     monkeypatch.setattr("integration.native.rabbitmq._tool", lambda _: str(fake))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(Exception, match="(?s)ended with code 5.*I cannot"), BROKERS["rabbitmq"]():
+    with pytest.raises(BrokerFailed, match=r"(?s)ended with code 5.*I cannot"), BROKERS["rabbitmq"]():
         pass
     assert nothing_left(tmp_path)
+
+
+def test_daemons_of_a_broker_are_reaped_while_it_runs_and_ended_with_it(tmp_path: Path) -> None:
+    script = "(sleep 0.01 &); (setsid sleep 1000 &); exec sleep 1000"
+    secret = os.environ | {"UNIMQ_TEST_SECRET": "marked-secret"}
+    process = Process(["sh", "-c", script], env=secret, directory=tmp_path, log=tmp_path / "log")
+    try:
+        (keeper,) = [p for p in psutil.Process().children() if process.group in {c.pid for c in p.children()}]
+        assert "marked-secret" not in " ".join(keeper.cmdline())
+        deadline = time.monotonic() + LIMIT_S
+        while len(children := keeper.children()) != 2 or not all(map(alive, children)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.stop()
+    assert not any(map(alive, children))
 
 
 def test_a_broker_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,10 +164,10 @@ class Batcher:
             index = len(pack.messages)
             if self._out_items + self._queued_items + index >= self._window or self._bytes >= WINDOW_BYTES:
                 if self._over is not None:
-                    raise self._over.for_message(message)
+                    raise self._over.for_message(as_sent(message, message_id))
                 return None
             if self._over is not None:
-                raise self._over.for_message(message)
+                raise self._over.for_message(as_sent(message, message_id))
             pack.messages.append(message)
             pack.bodies.append(body)
             pack.deadlines.append(deadline)
@@ -197,7 +197,7 @@ class Batcher:
         """As `add`, for as many of `items` as the window takes: (pack, index of the first, how many). One lock for all."""
         with self._lock:
             if self._over is not None:
-                raise self._over.for_message(items[0][0])
+                raise self._over
             pack = self._open
             first = len(pack.messages)
             count = min(len(items), self._window - (self._out_items + self._queued_items + first))
@@ -447,7 +447,11 @@ class Batcher:
         pack = flight.pack
         for index, error in failed.items():
             pack.errors[index] = (
-                error if error.message is not None else error.for_message(_as_sent(pack, index))
+                error
+                if error.message is not None
+                else error.for_message(
+                    as_sent(pack.messages[index], None if pack.ids is None else pack.ids[index])
+                )
             )
             pack.unread.add(index)
         if positions is not None:
@@ -550,9 +554,8 @@ def _batch(flight: Flight) -> Batch:
     )
 
 
-def _as_sent(pack: Pack, index: int) -> Message:
+def as_sent(message: Message, message_id: str | None) -> Message:
     """The message with the id it was sent with: sending this one again is the safe resend."""
-    message = pack.messages[index]
-    if pack.ids is None or message.message_id is not None:
+    if message_id is None or message.message_id is not None:
         return message
-    return message.copy(message_id=pack.ids[index])
+    return message.copy(message_id=message_id)

@@ -12,6 +12,7 @@ Rules
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import enum
 import logging
@@ -221,7 +222,9 @@ class Desk:
         if how is NATIVE:
             self._settle(delivery, Release())
         elif how is IN_HAND:
-            self._again(delivery)
+            self._again(
+                copy.copy(delivery)
+            )  # another object: a second verb on the released one must still be refused
         else:
             assert isinstance(how, Place)
             self._copy(delivery, how, {h.ATTEMPT: delivery.metadata.attempts}, delay_s=None)

@@ -320,10 +320,13 @@ class Supervisor:
             self._move("lost")
             intents = list(self._intents)
             self._todo.clear()
-            self._start_thread()
         _log.warning("the connection to %s is lost, reconnecting: %s", self._endpoint, error)
-        for intent in intents:
+        for (
+            intent
+        ) in intents:  # before the thread looks: an intent that still has its dead link would not be reopened
             intent.detach(error)
+        with self._lock:
+            self._start_thread()
         self.changed.turn()
 
     def _link_lost(self, link: object, error: UnimqError) -> None:
@@ -332,10 +335,11 @@ class Supervisor:
             if intent is None:
                 self._early_losses.append((link, error))  # it may be on its way to its intent
                 return
+        _log.warning("%s is lost, reopening: %s", intent.what, error)
+        intent.detach(error)  # before the thread looks
+        with self._lock:
             self._todo.append(intent)
             self._start_thread()
-        _log.warning("%s is lost, reopening: %s", intent.what, error)
-        intent.detach(error)
         self.changed.turn()
 
     def _start_thread(self) -> None:

@@ -42,7 +42,7 @@ __all__ = [
     "Credential", "DeadLetterOutcome", "Defer", "Delivery", "Done", "Driven", "Event", "Facts", "Failed", "Fault", "Flow",
     "FlowPaused", "Forget", "IN_HAND", "LockLostEvent", "LockRenewal", "Lost", "Metadata", "NATIVE", "Op", "Outcome",
     "Password", "Place", "Plan", "ReceiverLink", "ReceiverOptions", "Release", "Restored", "Revoked", "Room", "Scheduling",
-    "Seekable", "SenderLink", "SenderOptions", "Sessions", "SettleResult", "Sink", "Token", "Unblocked",
+    "Seekable", "SenderLink", "SenderOptions", "Sessions", "SettleResult", "Sink", "SupportsGetToken", "Token", "Unblocked",
 ]  # fmt: skip
 
 R = TypeVar("R")
@@ -82,6 +82,12 @@ class Token:
 Credential: TypeAlias = Callable[[], "Password | Token"]
 
 
+class SupportsGetToken(Protocol):
+    """A token credential in the form of azure-core; only an adapter that knows it takes it."""
+
+    def get_token(self, *scopes: str, **options: Any) -> Any: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectOptions:
     """`native` goes to the client library and is validated by the adapter, before any I/O. `client_name` is for the
@@ -89,7 +95,7 @@ class ConnectOptions:
 
     connect_timeout_s: float = 10.0
     tls: ssl.SSLContext | None = None
-    credential: Credential | None = field(default=None, repr=False)
+    credential: Credential | SupportsGetToken | None = field(default=None, repr=False)
     native: Mapping[str, Any] = field(default_factory=dict, repr=False)
     client_name: str = "unimq"
 
@@ -253,6 +259,7 @@ class ReceiverOptions:
     start: str = "latest"
     positions: Any = None
     until_end: bool = False
+    lock_renewal_max_s: float = 300.0
     on_ready: Callable[[], None] | None = None
     native: Mapping[str, Any] = field(default_factory=dict)
 
@@ -269,7 +276,8 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterOutcome:
-    """Native dead-lettering; `headers` are ours, set where the broker lets us."""
+    """Native dead-lettering. `headers` are ours: set natively where the broker lets us, else at the end of the description as
+    one line of JSON, and read back from there; never dropped."""
 
     reason: str
     description: str = ""
@@ -417,7 +425,9 @@ class Connection(Protocol):
         ...
 
     def declare(self, topology: Sequence[Declaration], *, verify_only: bool) -> TopologyReport:
-        """Make, or with `verify_only` compare, the places. An option that the broker lacks raises `Unsupported`."""
+        """Make the places; a difference that cannot be made so raises `TopologyMismatch`. With `verify_only` compare, make
+        nothing and raise nothing: the report has what is missing and what differs. An option that the broker lacks raises
+        `Unsupported` in both."""
         ...
 
     def close(self, timeout_s: float) -> None:
@@ -456,7 +466,7 @@ class ReceiverLink(Protocol):
 
     def flush(self, done: Done[SettleResult]) -> None:
         """Never blocks. `done` when the broker has everything settled before this call (capability
-        `settlement_confirmed`); its result names what was lost or held since the last flush."""
+        `settlement_confirmed`). Its result names only what no `SettleResult` of a `settle` has named."""
         ...
 
     def wake(self) -> None:

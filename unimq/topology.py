@@ -14,7 +14,7 @@ from .errors import TopologyMismatch
 class Declaration:
     """One `declare` call, or the part of a plan that makes places exist. Options left None are the broker's.
 
-    `places` are what a plan needs beside the address itself (retry and dead-letter places), as `Place` refs.
+    `places` are what a plan needs beside the address itself (retry and dead-letter `Place`s).
     """
 
     address: Address

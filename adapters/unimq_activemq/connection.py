@@ -93,7 +93,7 @@ class Connection:
         return link
 
     def declare(self, declarations: Sequence[Declaration], *, verify_only: bool) -> TopologyReport:
-        topology.check(declarations)
+        topology.check(declarations, dedup=bool(self.capabilities.dedup))
         self._check_open()
         if not verify_only:
             for subscription in topology.groups(declarations):

@@ -5,7 +5,8 @@ Rules
 - A body of text or JSON that is UTF-8 without NUL goes without `content-length`, which makes a JMS TextMessage; anything
   else goes with it, a BytesMessage.
 - The key is `JMSXGroupID` and `unimq_key`: Classic never shows the first to a STOMP consumer.
-- STOMP's own header names are not the users'; brokers do not unescape names, so `:`, `\\`, CR, LF in one is refused.
+- STOMP's own header names are not the users'. Names are escaped as values are: neither broker unescapes a name, but they
+  give it back as it came and stomp.py unescapes it; JMS readers see the escapes.
 - Artemis shows a sender's `receipt`, `destination-type` and more to the receiver: never a user's header.
 """
 
@@ -19,7 +20,7 @@ from urllib.parse import quote
 
 from unimq import headers as ours
 from unimq.address import Address, HeaderValue, Queue, Topic
-from unimq.delivery import Delivery, Metadata
+from unimq.delivery import Delivery, Metadata, NativeDeath
 from unimq.driver import Copy
 from unimq.errors import InvalidMessage
 from unimq.message import Message
@@ -27,7 +28,6 @@ from unimq.message import Message
 from . import names
 
 ADAPTER: Final = "activemq"
-_BAD_NAME = re.compile(r"[:\\\r\n\0]")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 # Header names that STOMP or the brokers own: on a message they say something else than a user's header would.
@@ -52,6 +52,7 @@ STRIPPED: Final = frozenset(
     }
 )  # fmt: skip
 DELAY: Final = "AMQ_SCHEDULED_DELAY"
+HEADER_BYTES: Final = 24  # of a header beside its value
 
 _SPECIAL = re.compile(r"[\\\n\r:]")
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", ":": "\\c"}
@@ -191,13 +192,9 @@ def _user_headers(lines: list[str], headers: Mapping[str, HeaderValue]) -> None:
                 f"header {name!r} is STOMP's or the broker's own: use the message's field, or another name",
                 adapter=ADAPTER,
             )
-        if _BAD_NAME.search(name):
-            raise InvalidMessage(
-                f"header {name!r}: its name has a character STOMP cannot carry", adapter=ADAPTER
-            )
         if not isinstance(value, str):
             typed, value = True, ours.text(value)
-        lines.append(f"\n{name}:{_checked(name, value)}")
+        lines.append(f"\n{_checked(name, name)}:{_checked(name, value)}")
     if typed and (types := ours.types_of(headers)) is not None:
         lines.append(f"\nunimq_types:{escaped(types)}")
 
@@ -219,6 +216,15 @@ class StompDelivery(Delivery):
 
     def _read(self) -> Metadata:
         return read(self.raw.headers)
+
+    def native_death(self) -> NativeDeath | None:
+        return native_death(self.raw.headers)
+
+    @property
+    def size(self) -> int:
+        """About what it takes of Artemis' window: it counts its own encoding, with an overhead."""
+        headers = self.raw.headers
+        return len(self.raw.body) + sum(map(len, headers.values())) + HEADER_BYTES * len(headers)
 
 
 def read(raw: Mapping[str, str]) -> Metadata:
@@ -261,6 +267,29 @@ def read(raw: Mapping[str, str]) -> Metadata:
         broker_message_id=broker_id,
         unimq=mine,
     )
+
+
+def native_death(raw: Mapping[str, str]) -> NativeDeath | None:
+    """What the broker wrote when it dead-lettered or expired a message by itself. Classic says why in a text ("Message
+    Expired", "Exceeded redelivery policy limit"), Artemis only where it was, and when it expired."""
+    cause = raw.get("dlqDeliveryFailureCause")
+    if cause is not None:
+        where = raw.get("original-destination", "?")
+        reason = (
+            "expired"
+            if "expired" in cause.lower()
+            else "max-delivery"
+            if "limit" in cause.lower()
+            else "rejected"
+        )
+        return NativeDeath(reason, f"the broker dead-lettered it from {where}: {cause}")
+    if "_AMQ_ORIG_QUEUE" not in raw:
+        return None
+    where = raw["_AMQ_ORIG_QUEUE"]
+    expired = _when(raw.get("_AMQ_ACTUAL_EXPIRY"))
+    if expired is not None:
+        return NativeDeath("expired", f"the broker expired it in {where}", at=expired)
+    return NativeDeath("max-delivery", f"the broker dead-lettered it from {where}")
 
 
 # ---------------------------------------------------------------------------------------------------------- copies
@@ -308,8 +337,7 @@ def copy_frame(
         fields[DELAY] = str(delay)
     lines = [head, receipt]
     for name, value in fields.items():
-        if not _BAD_NAME.search(name):
-            lines.append(f"\n{name}:{_checked(name, value)}")
+        lines.append(f"\n{_checked(name, name)}:{_checked(name, value)}")
     text = body is not None and _was_text(raw, body, flavour)
     return _finished(lines, body, text)
 

@@ -103,14 +103,14 @@ def dead_ref(ref: Ref, flavour: str) -> Ref | None:
 
 def brokers_dead(ref: Ref, flavour: str) -> tuple[Ref, ...]:
     """Where the broker itself puts the dead of `ref` as it is shipped: Classic's common and individual queues, Artemis'
-    dead-letter address (broker.xml may say another; then it is not found)."""
+    dead-letter and expiry addresses (broker.xml may say others; then they are not found)."""
     if flavour == CLASSIC:
         own = native(ref, flavour).queue
         return (
             Ref("queue", "ActiveMQ.DLQ", dead=True, origin=ref, exact=True),
             Ref("queue", "DLQ." + own, dead=True, exact=True),
         )
-    return (Ref("queue", "DLQ", dead=True, origin=ref, exact=True),)
+    return tuple(Ref("queue", name, dead=True, origin=ref, exact=True) for name in ("DLQ", "ExpiryQueue"))
 
 
 def native(ref: Ref, flavour: str) -> Native:

@@ -2,12 +2,15 @@
 
 Rules
 - ack mode client-individual, always. Never NACK: Classic dead-letters for it, Artemis deletes.
-- Credit: Classic counts (`activemq.prefetchSize`); Artemis knows bytes only (`consumer-window-size`), so there the window
-  is `prefetch` times a small message, one message at a time for a prefetch of 1, and what comes beyond `prefetch` waits
-  here, held from other consumers. `prefetch_bytes` bounds Artemis' window; Classic has no such bound.
+- Credit: Classic counts (`activemq.prefetchSize`); Artemis knows bytes only (`consumer-window-size`). There the window
+  begins at `prefetch` small messages (one message at a time for a prefetch of 1). When it is taken up by fewer, larger
+  ones, one more subscription doubles it, up to `prefetch_bytes`: who takes `prefetch` before settling any gets them.
+  What comes beyond `prefetch` waits here, held from other consumers. Classic has no bound in bytes.
 - The last ACK of a batch asks for a receipt. A broker handles one connection's frames in order, and an ACK it does not
   take is an ERROR before that receipt: an ERROR that names no receipt makes every open settlement count as lost.
 - Closing unsubscribes: what is unsettled goes back in its old order. A copy is never made for it.
+- Browsing: Classic has browsers. On Artemis what is looked at is held, and given back in its order and uncounted by
+  unsubscribing (seen).
 - on_receive: a message is handed out when the broker has confirmed its ACK, so it can never come again.
 """
 
@@ -34,7 +37,7 @@ _log = logging.getLogger("unimq.activemq")
 ARTEMIS_SMALL_BYTES: Final = (
     1024  # what a small message takes of Artemis' window, its headers and overhead included
 )
-WAKE_S: Final = 0.1
+GROW_AT: Final = 0.5  # of the window: sizes are estimates here
 
 _numbers = itertools.count(1)
 
@@ -51,6 +54,8 @@ class ReceiverLink:
         self._ready: deque[StompDelivery] = deque()  # on_receive: acknowledged, not handed out yet
         self._acking = 0
         self._in_hand = 0
+        self._held_bytes = 0  # arrived and not settled
+        self._window = 0  # Artemis: of all subscriptions to the source
         self._waiting = self._armed = self._woken = False
         self._dead: BaseException | None = None
         self._settling: set[Exchange] = set()
@@ -66,6 +71,7 @@ class ReceiverLink:
         self._session.on_end(self._on_end)
         try:
             for ref, place in self._places:
+                self._window = 0
                 subscription = f"s{next(_numbers)}"
                 self._subscriptions[subscription] = place
                 self._session.listen(subscription, self._listener(place, ref.origin))
@@ -84,8 +90,10 @@ class ReceiverLink:
             if self._browsing:
                 headers["browser"] = "true"
             return headers
-        window = 1 if prefetch == 1 else min(self._options.prefetch_bytes, prefetch * ARTEMIS_SMALL_BYTES)
-        headers["consumer-window-size"] = str(max(window, 1))
+        small = 1 if prefetch == 1 else prefetch * ARTEMIS_SMALL_BYTES
+        window = max(min(self._window or small, self._options.prefetch_bytes - self._window), 1)
+        self._window += window
+        headers["consumer-window-size"] = str(window)
         headers["subscription-type"] = place.routing or "ANYCAST"
         if ref.origin is not None:
             queue = names.native(ref.origin, self._flavour).queue.replace("'", "''")
@@ -100,6 +108,8 @@ class ReceiverLink:
                 origin, self._flavour
             ).destination  # no selector sees it: left unsettled, given back
 
+        windowed = self._flavour == names.ARTEMIS
+
         def on_message(frame: Any) -> None:
             headers = frame.headers
             if "browser" in headers and headers["browser"] == "end":
@@ -107,11 +117,30 @@ class ReceiverLink:
             if only is not None and headers.get("original-destination") != only:
                 return
             body = None if "unimq_null" in headers else frame.body
-            self._arrived.append(StompDelivery(frame, body, headers.get("ack"), place, self))
+            delivery = StompDelivery(frame, body, headers.get("ack"), place, self)
+            self._arrived.append(delivery)
+            if windowed:
+                self._held_bytes += delivery.size
+                if self._held_bytes > self._window * GROW_AT:
+                    self._grow()
             if self._waiting or self._armed:
                 self._announce()
 
         return on_message
+
+    def _grow(self) -> None:
+        """One more subscription, with as much window as there is; nobody waits for it."""
+        with self._cond:
+            count = len(self._arrived) + len(self._ready) + self._acking + self._in_hand
+            full = count >= self._options.prefetch and not self._browsing
+            if full or self._dead is not None or self._window >= self._options.prefetch_bytes:
+                return
+            ref, place = self._places[0]
+            subscription = f"s{next(_numbers)}"
+            self._subscriptions[subscription] = place
+            headers = self._subscribe(subscription, ref)
+        self._session.listen(subscription, self._listener(place, ref.origin))
+        self._session.write(encode("SUBSCRIBE", headers))
 
     def _announce(self) -> None:
         with self._cond:
@@ -193,7 +222,7 @@ class ReceiverLink:
     # ----------------------------------------------------------------------------------------------- settling
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, done: Done[SettleResult]) -> None:
         if isinstance(outcome, Forget) or self._acks_first or self._browsing:
-            self._free(len(deliveries))
+            self._free(deliveries, taken=not (self._acks_first or self._browsing))
             self._session.trampoline.run(lambda: done(ALL_SETTLED))
             return
         if not isinstance(
@@ -206,11 +235,16 @@ class ReceiverLink:
             self._session.trampoline.run(lambda: done(SettleResult(lost=deliveries)))
             return
         self._acknowledge(deliveries, done)
-        self._free(len(deliveries))
+        self._free(deliveries, taken=True)
 
-    def _free(self, count: int) -> None:
+    def _free(self, deliveries: Sequence[Delivery], *, taken: bool) -> None:
+        size = 0
+        if self._flavour == names.ARTEMIS and not self._browsing:
+            size = sum(delivery.size for delivery in deliveries if isinstance(delivery, StompDelivery))
         with self._cond:
-            self._in_hand = max(self._in_hand - count, 0)
+            self._held_bytes = max(self._held_bytes - size, 0)
+            if taken:
+                self._in_hand = max(self._in_hand - len(deliveries), 0)
             tell = self._armed and self._available()
         if tell or self._waiting:
             self._announce()

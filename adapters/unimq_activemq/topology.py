@@ -14,13 +14,16 @@ from unimq.topology import Declaration
 
 from .errors import ADAPTER
 
-_OPTIONS = ("partitions", "ttl_s", "max_length", "max_priority", "dedup_window_s", "lock_s")
+_OPTIONS = ("partitions", "ttl_s", "max_length", "max_priority", "lock_s")
 
 
-def check(topology: Sequence[Declaration]) -> None:
-    """`Unsupported`, by name, for what STOMP cannot ask of the broker."""
+def check(topology: Sequence[Declaration], *, dedup: bool) -> None:
+    """`Unsupported`, by name, for what STOMP cannot ask of the broker. Artemis looks for duplicates everywhere, so a
+    window is there already (how far it reaches: `losses["dedup"]`)."""
     for declaration in topology:
         asked = [name for name in _OPTIONS if getattr(declaration, name) is not None]
+        if declaration.dedup_window_s is not None and not dedup:
+            asked.append("dedup_window_s")
         asked += [f"native {name}" for name in declaration.native]
         if declaration.replace_filters:
             asked.append("replace_filters")

@@ -7,6 +7,8 @@ Rules
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -16,7 +18,14 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # th
 from .errors import code_of, kafka_error
 
 ADMIN_TIMEOUT_S: Final = 10.0
+LOOK_AGAIN_S: Final = 0.05
 _NO_GROUP: Final = ("GROUP_ID_NOT_FOUND", "_UNKNOWN_GROUP")
+_NO_LEADER: Final = (
+    "NOT_LEADER_FOR_PARTITION",
+    "LEADER_NOT_AVAILABLE",
+    "UNKNOWN_TOPIC_OR_PART",
+    "UNKNOWN_LEADER_EPOCH",
+)
 
 
 def ends(admin: Any, topic: str, partitions: Iterable[int]) -> dict[int, int]:
@@ -28,13 +37,22 @@ def beginnings(admin: Any, topic: str, partitions: Iterable[int]) -> dict[int, i
 
 
 def _offsets(admin: Any, topic: str, partitions: Iterable[int], spec: Any) -> dict[int, int]:
-    asked = {TopicPartition(topic, partition): spec for partition in partitions}
-    if not asked:
+    """Asked again while a partition has no leader that knows it: right after it was made, or while leaders change."""
+    numbers = list(partitions)
+    if not numbers:
         return {}
-    answers = admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
-    return {
-        partition.partition: future.result(ADMIN_TIMEOUT_S).offset for partition, future in answers.items()
-    }
+    deadline = time.monotonic() + ADMIN_TIMEOUT_S
+    pause = threading.Event()
+    while True:
+        asked = {TopicPartition(topic, number): spec for number in numbers}
+        answers = admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
+        try:
+            return {one.partition: future.result(ADMIN_TIMEOUT_S).offset for one, future in answers.items()}
+        except KafkaException as error:
+            inner = kafka_error(error)
+            if inner is None or code_of(inner) not in _NO_LEADER or time.monotonic() > deadline:
+                raise
+        pause.wait(LOOK_AGAIN_S)
 
 
 def committed(admin: Any, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:

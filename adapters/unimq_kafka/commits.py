@@ -1,16 +1,20 @@
-"""Commits of one consumer: one in flight, what gathers meanwhile goes with the next. Called by the owner thread only.
+"""Commits of one consumer: one in flight, what gathers meanwhile goes with the next. Called by the owner thread.
 
 Rules
 - Offsets are named one by one, each the watermark of its partition; never a bare commit.
-- A settlement completes when the commit that covers it is answered. One that failed for a passing reason is tried again,
-  with a pause; what it covered waits. One that failed because the partition is somebody else's is lost.
+- Never a synchronous one: it has no time-out, and a broker that went silent held it for minutes (seen). A revoke sends its
+  own at once, beside the one that may be out: it is on the wire before the rejoin.
+- A settlement completes when the commit that covers it is answered. One that failed is tried again with a pause, and what it
+  covered waits: also one of an older generation, for the partition may still be ours. Whether it is, only rebalances say;
+  what was not committed when it went is lost. A missing right ends the receiver (`fatal`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, TopicPartition
@@ -19,7 +23,7 @@ from unimq.delivery import Delivery
 from unimq.driver import Done, SettleResult
 
 from .completions import Completions
-from .errors import COMMIT_LOST, code_of, kafka_error
+from .errors import RECEIVER_FATAL, code_of, kafka_error
 from .offsets import Lane
 
 RETRY_PAUSE_S: Final = 0.25
@@ -45,102 +49,91 @@ class Waiting:
         self.flushes = flushes
 
 
+class _Flight:
+    """One commit on its way: what it says, and who waits for it."""
+
+    __slots__ = ("sent", "waiting")
+
+    def __init__(self, sent: dict[tuple[str, int], tuple[Lane, int]], waiting: list[Waiting]) -> None:
+        self.sent = sent
+        self.waiting = waiting
+
+
 class Committer:
     def __init__(self, completions: Completions, held_now: Callable[[], list[Delivery]]) -> None:
         self.consumer: Any = None
+        self.dirty: set[Lane] = set()
+        self.fatal: KafkaException | None = None
         self._completions = completions
         self._held_now = held_now
         self._waiting: list[Waiting] = []
-        self._flying: list[Waiting] | None = None
-        self._sent: dict[tuple[str, int], tuple[Lane, int]] = {}
+        self._flights: deque[_Flight] = deque()
         self._not_before = 0.0
-        self.dirty: set[Lane] = set()
 
     @property
     def idle(self) -> bool:
-        return not self.dirty and self._flying is None and not self._waiting
+        return not (self.dirty or self._flights or self._waiting)
 
     @property
     def in_flight(self) -> bool:
-        return self._flying is not None
+        return bool(self._flights)
 
     def wait(self, waiting: Waiting) -> None:
         self._waiting.append(waiting)
 
     def start(self) -> None:
         """Send the next commit, if there is anything to say and none is out."""
-        if self._flying is not None or time.monotonic() < self._not_before:
-            return
-        offsets = self._offsets(self.dirty)
-        if not offsets:
-            self.dirty.clear()
-            self._answer(self._waiting)
-            self._waiting = []
-            return
+        if not self._flights and (self.dirty or self._waiting) and time.monotonic() >= self._not_before:
+            self.send()
+
+    def send(self) -> None:
+        """Send it now. What waits and has nothing left to be committed is answered."""
+        waiting, self._waiting = self._waiting, []
+        sent = {
+            (lane.topic, lane.partition): (lane, lane.watermark)
+            for lane in self.dirty
+            if lane.dirty and not lane.gone and lane.watermark is not None
+        }
         self.dirty.clear()
-        self._flying, self._waiting = self._waiting, []
+        if not sent:
+            if self._flights:
+                self._flights[-1].waiting += waiting  # what they wait for is in that one
+            else:
+                self._answer(waiting)
+            return
+        self._flights.append(_Flight(sent, waiting))
+        offsets = [TopicPartition(topic, number, mark) for (topic, number), (_, mark) in sent.items()]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
-            self._failed(kafka_error(error))
-
-    def _offsets(self, lanes: Iterable[Lane]) -> list[TopicPartition]:
-        self._sent = {
-            (lane.topic, lane.partition): (lane, lane.watermark)
-            for lane in lanes
-            if lane.dirty and not lane.gone and lane.watermark is not None
-        }
-        return [
-            TopicPartition(topic, partition, mark) for (topic, partition), (_, mark) in self._sent.items()
-        ]
+            self._landed(self._flights.pop(), kafka_error(error), ())
 
     def answered(self, error: Any, partitions: Sequence[Any]) -> None:
-        """librdkafka's `on_commit`, inside a poll."""
-        if self._flying is None or any(
-            self._sent_mark(partition) != partition.offset for partition in partitions
-        ):
-            return  # the answer to one that a revoke has overtaken
-        if error is not None and not any(partition.error is not None for partition in partitions):
-            self._failed(error)
-            return
-        self._take_in(partitions)
+        """librdkafka's `on_commit`, inside a poll: once per commit, in their order."""
+        if self._flights:
+            self._landed(self._flights.popleft(), error, partitions)
 
-    def _sent_mark(self, partition: Any) -> int | None:
-        sent = self._sent.get((partition.topic, partition.partition))
-        return None if sent is None else sent[1]
-
-    def _take_in(self, partitions: Sequence[Any]) -> None:
-        passing = False
-        for partition in partitions:
-            lane, mark = self._sent[(partition.topic, partition.partition)]
-            if partition.error is None:
+    def _landed(self, flight: _Flight, error: Any, partitions: Sequence[Any]) -> None:
+        troubles = {(one.topic, one.partition): one.error for one in partitions}
+        failed = False
+        for name, (lane, mark) in flight.sent.items():
+            trouble = troubles.get(name) or error
+            if trouble is None:
                 lane.committed = mark
-            else:
-                passing |= self._refused(lane, partition.error)
-        self._finish(passing)
-
-    def _failed(self, error: Any) -> None:
-        passing = False
-        for lane, _ in self._sent.values():
-            passing |= self._refused(lane, error)
-        self._finish(passing)
-
-    def _refused(self, lane: Lane, error: Any) -> bool:
-        """True where the same commit may succeed later."""
-        if code_of(error) in COMMIT_LOST:
-            lane.gone = True
-            return False
-        _log.info("commit of %s[%d] is tried again: %s", lane.topic, lane.partition, error)
-        self.dirty.add(lane)
-        return True
-
-    def _finish(self, passing: bool) -> None:
-        flying, self._flying = self._flying or [], None
-        if passing:
-            self._waiting = flying + self._waiting
+            elif not lane.gone:
+                failed = True
+                self._refused(lane, trouble)
+        if failed:
+            self._waiting = flight.waiting + self._waiting
             self._not_before = time.monotonic() + RETRY_PAUSE_S
         else:
-            self._answer(flying)
+            self._answer(flight.waiting)
+
+    def _refused(self, lane: Lane, error: Any) -> None:
+        self.dirty.add(lane)
+        if error.fatal() or code_of(error) in RECEIVER_FATAL:
+            self.fatal = KafkaException(error)
+        _log.info("commit of %s[%d] is tried again: %s", lane.topic, lane.partition, error)
 
     def _answer(self, waiting: Sequence[Waiting]) -> None:
         for one in waiting:
@@ -148,26 +141,11 @@ class Committer:
             held = self._held_now() if one.flushes else one.held
             self._completions.add(one.done, SettleResult(lost, held))
 
-    def now(self, lanes: Iterable[Lane]) -> None:
-        """Commit these and wait: in a revoke, where nothing may be left for later. Answers all that waits."""
-        flying, self._flying = self._flying or [], None  # its own answer, when it comes, says nothing new
-        offsets = self._offsets(lanes)
-        if offsets:
-            try:
-                partitions = self.consumer.commit(offsets=offsets, asynchronous=False) or []
-            except KafkaException as error:
-                _log.warning("the commit at the end of an assignment failed; messages come again: %s", error)
-                partitions = []
-            for partition in partitions:
-                lane, mark = self._sent[(partition.topic, partition.partition)]
-                if partition.error is None:
-                    lane.committed = mark
-        self._waiting = flying + self._waiting
-
     def give_up(self) -> None:
-        """Nothing is committed any more: what is not confirmed is lost."""
-        waiting = (self._flying or []) + self._waiting
-        self._flying, self._waiting = None, []
+        """Nothing is committed any more: what is not confirmed is lost. Any thread, once the owner has stopped or hangs."""
+        waiting = [one for flight in list(self._flights) for one in flight.waiting] + self._waiting
+        self._flights.clear()
+        self._waiting = []
         for one in waiting:
             lost = [d for d in one.deliveries if (d.lane.committed or 0) <= d.offset]
             self._completions.add(one.done, SettleResult(lost, one.held))

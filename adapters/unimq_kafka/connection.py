@@ -81,6 +81,7 @@ class KafkaConnection:
         self._completions = Completions()
         self._causes: deque[Any] = deque(maxlen=CAUSES_MAX)
         self._leader = threading.Lock()
+        self._stirred = threading.Event()
         self._lock = threading.Lock()
         self._closed = False
         self._base = self._settings(options)
@@ -146,7 +147,9 @@ class KafkaConnection:
                 config["error_cb"] = self._producer_error
                 capacity = int(config["queue.buffering.max.messages"])
                 producer = Producer(config, logger=_client_log)
-                pump = self._pumps[kind] = Pump(producer, self._completions, self._sink, capacity)
+                pump = self._pumps[kind] = Pump(
+                    producer, self._completions, self._sink, capacity, self._stirred.set
+                )
         return pump
 
     def _producer_error(self, error: Any) -> None:
@@ -163,14 +166,22 @@ class KafkaConnection:
         self._completions.run()
 
     def _turn(self, timeout_s: float) -> None:
+        turn_s = min(timeout_s, TURN_MAX_S)
         pumps = list(self._pumps.values())
         busy = [pump for pump in pumps if pump.flights]
-        share_s = min(timeout_s, TURN_MAX_S) / max(len(busy), 1)
-        for pump in busy or pumps:
-            pump.turn(share_s if busy else share_s / len(pumps))
+        if not busy:
+            self._stirred.wait(turn_s)
+            self._stirred.clear()
+            busy, turn_s = pumps, 0.0  # their errors come by polling only
+        for pump in busy:
+            pump.turn(turn_s / len(busy))
 
     def sender(self, target: Target | Place, options: SenderOptions) -> KafkaSenderLink:
         self._check_open()
+        if options.unroutable == "error" and isinstance(target, Topic):
+            raise Unsupported(
+                'unroutable="error": a Kafka topic is a log and keeps what is sent, with or without a group'
+            )
         topic = topic_of(target)
         if self._count(topic) is None:
             raise NotFound(
@@ -341,9 +352,14 @@ class KafkaConnection:
         for receiver, _ in receivers:
             receiver.end_close(max(deadline - time.monotonic(), 0.0) + TURN_MAX_S)
         with self._leader:
-            for pump in self._pumps.values():
+            pumps, self._pumps = self._pumps, {}
+            for pump in pumps.values():
                 pump.close(deadline)
         self._completions.run()
+        with self._lock:
+            if self._admin is not None:
+                self._admin.__exit__(None, None, None)  # it has no `close`
+                self._admin = None
 
 
 def _tokens(options: ConnectOptions, first: Token) -> Any:

@@ -109,10 +109,6 @@ NEVER_STORED: Final = frozenset(
     if kind in (AuthenticationFailed, PermissionDenied, NotFound, Unsupported, MessageTooLarge, Rejected)
 ) | {"_QUEUE_FULL", "NOT_ENOUGH_REPLICAS", "_PURGE_QUEUE", "THROTTLING_QUOTA_EXCEEDED"}
 
-# A commit that failed so is gone with its partition; what failed otherwise is tried again.
-COMMIT_LOST: Final = frozenset(name for name, (kind, _, _) in TABLE.items() if kind is LockLost) - {
-    "REBALANCE_IN_PROGRESS"
-}
 # What ends a receiver at once; the rest heals in librdkafka, or is looked at again.
 RECEIVER_FATAL: Final = frozenset(
     name for name, (kind, _, _) in TABLE.items() if kind in (PermissionDenied, AuthenticationFailed)

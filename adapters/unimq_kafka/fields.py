@@ -59,10 +59,6 @@ class KafkaDelivery(Delivery):
     def _read(self) -> Metadata:
         return read(self.raw)
 
-    @property
-    def order_key(self) -> str | bytes | None:
-        return self.metadata.key
-
 
 # ------------------------------------------------------------------------------------------------------- writing
 def headers_of(message: Message, content_type: str | None, message_id: str | None) -> Headers:

@@ -2,8 +2,8 @@
 
 Rules
 - It polls in slices, also when paused or idle, so the group never waits for a user's handler; settlements are commands to it.
-- A full prefetch first waits a moment without polling (room usually comes at once, and pausing would throw away what
-  librdkafka has fetched already), then pauses all partitions and goes on polling.
+- A full prefetch goes on polling too: what that brings is kept ahead (`AHEAD_MAX` records); only then all partitions are
+  paused, until half of it is free again: pausing throws away what librdkafka has fetched.
 - A retry place's record that is not due is parked and its partition paused until it is.
 - Revoked: what was not handed out is dropped, the rest is told to the core, which settles or forgets each; then the commit,
   at the latest `REVOKE_DRAIN_S` later. Lost: an event, no commit.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -24,27 +25,24 @@ from unimq.driver import (
     FlowPaused,
     LockLostEvent,
     Lost,
-    Place,
     Revoked,
     Sink,
 )
 from unimq.errors import NotFound
 
 from .books import GAP_CAP, Books
-from .errors import ADAPTER_NAME, RECEIVER_FATAL, code_of
+from .errors import RECEIVER_FATAL, code_of
 from .fields import KafkaDelivery, due_at
 from .offsets import Lane
-from .reading import Reading
+from .reading import Reading, Watch
 from .receiver import KafkaReceiverLink
 
 POLL_IDLE_S: Final = 0.05
 POLL_BUSY_S: Final = 0.01  # while deliveries are out, so that their settlements do not wait long
-CHOKE_AFTER_S: Final = 0.05
+ANSWER_LOOK_S: Final = 0.001  # a commit takes about that long; who waits for it may hold what makes room
+AHEAD_MAX: Final = 8
 CONSUME_MAX: Final = 500
 REVOKE_DRAIN_S: Final = 5.0
-REFRESH_S: Final = 30.0
-REFRESH_AGAIN_S: Final = 1.0
-MISSING_MAX: Final = 3  # looks at a topic that is not there before it is believed
 _log = logging.getLogger("unimq.kafka")
 
 
@@ -56,14 +54,12 @@ class Owner:
         self._link = link
         self._sink = sink
         self._consumer: Any = None
-        self._places: dict[str, Place | None] = {reading.topic: reading.place}
-        self._places |= {place.ref.topic: place for place in reading.also_read}
         self._parking: set[Lane] = set()
         self._books = Books(link, link.completions, grouped=reading.group is not None)
         self._choked = False
-        self._full_since = 0.0
-        self._refresh_at = time.monotonic() + REFRESH_S
-        self._missing = 0
+        self._ahead: deque[Any] = deque()  # records polled while the prefetch was full
+        self._look_s = ANSWER_LOOK_S
+        self._watch = Watch(reading)
         self._looking = threading.Event()
         self._stopping = False
         self._stop_by = 0.0
@@ -87,7 +83,7 @@ class Owner:
 
     def refresh_soon(self) -> None:
         """A place was made: read it as well."""
-        self._refresh_at = 0.0
+        self._watch.soon()
 
     def stop(self, timeout_s: float) -> None:
         if not self._stopping:
@@ -96,8 +92,12 @@ class Owner:
         self._looking.set()
 
     def join(self, timeout_s: float) -> None:
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
+        """Wait for the end; one that hangs in its client is left behind, and what it owes is answered."""
+        if self._thread is threading.current_thread():
+            return
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._resign()
 
     # ------------------------------------------------------------------------------------------------ the thread
     def _run(self) -> None:
@@ -127,36 +127,51 @@ class Owner:
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(
-            sorted(self._places), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            sorted(self._watch.places),
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
         )
 
     def _turn(self) -> None:
         self._take_commands()
         self._books.commits.start()
         self._link.completions.run()
-        now = time.monotonic()
-        if now >= self._refresh_at:
-            self._refresh(now)
+        if self._books.commits.fatal is not None:
+            raise self._books.commits.fatal
+        if self._watch.changed():
+            self._subscribe()
         if self._parking:
             self._unpark()
-        room = self.reading.prefetch - self._books.unsettled
-        if room <= 0 or self._books.unsettled_bytes >= self.reading.prefetch_bytes:
-            if not self._choked:
-                self._wait_for_room(now)
-                return
-            room = 1
-        elif self._choked:
+        room = self._room()
+        if room <= 0:
+            self._poll_while_full()
+            return
+        self._look_s = ANSWER_LOOK_S
+        if self._ahead:
+            self._take_in([self._ahead.popleft() for _ in range(min(room, len(self._ahead)))])
+            return
+        if self._choked and self._half_free():
             self._choked = False
             self._resume("full", self._books.lanes.values())
-        self._full_since = 0.0
-        count = min(room, CONSUME_MAX)
-        records = self._consumer.consume(count, 0)
+        records = self._consumer.consume(min(room, CONSUME_MAX), 0)
         if not records:
             first = self._consumer.poll(self._slice_s())
             if first is not None:
                 records = [first]
         if records:
             self._take_in(records)
+
+    def _room(self) -> int:
+        if self._books.unsettled_bytes >= self.reading.prefetch_bytes:
+            return 0
+        return self.reading.prefetch - self._books.unsettled
+
+    def _half_free(self) -> bool:
+        books, reading = self._books, self.reading
+        return (
+            books.unsettled <= reading.prefetch // 2 and books.unsettled_bytes <= reading.prefetch_bytes // 2
+        )
 
     def _slice_s(self) -> float:
         slice_s = POLL_BUSY_S if self._books.unsettled or not self._books.commits.idle else POLL_IDLE_S
@@ -166,15 +181,19 @@ class Owner:
                 slice_s = min(slice_s, left_s)
         return slice_s
 
-    def _wait_for_room(self, now: float) -> None:
-        if not self._full_since:
-            self._full_since = now
-        elif now - self._full_since > CHOKE_AFTER_S:
+    def _poll_while_full(self) -> None:
+        """Whoever waits for the answer to a commit may hold what makes room, so that is looked for soon, then less often."""
+        if not self._looking.wait(self._look_s if self._books.commits.in_flight else POLL_IDLE_S):
+            self._look_s = min(self._look_s * 2, POLL_IDLE_S)
+        self._looking.clear()
+        if self._link.commands:
+            return
+        if len(self._ahead) >= AHEAD_MAX and not self._choked:
             self._choked = True
             self._pause("full", self._books.lanes.values())
-            return
-        self._looking.wait(CHOKE_AFTER_S)
-        self._looking.clear()
+        record = self._consumer.poll(0)
+        if record is not None:
+            self._ahead.append(record)
 
     # -------------------------------------------------------------------------------------------------- records
     def _take_in(self, records: Iterable[Any]) -> None:
@@ -241,7 +260,7 @@ class Owner:
         if error.fatal() or name in RECEIVER_FATAL:
             raise KafkaException(error)
         if name in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"):
-            self._refresh_at = min(self._refresh_at, time.monotonic() + REFRESH_AGAIN_S)
+            self._watch.again()
         _log.info("%s: %s", self._link.what, error)  # librdkafka heals it by itself
 
     # ------------------------------------------------------------------------------------------------- pausing
@@ -281,7 +300,7 @@ class Owner:
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         fresh = []
         for partition in partitions:
-            lane = Lane(partition.topic, partition.partition, self._places.get(partition.topic))
+            lane = Lane(partition.topic, partition.partition, self._watch.places.get(partition.topic))
             self._books.lanes[(partition.topic, partition.partition)] = lane
             fresh.append(lane)
         self._begin_at_latest(consumer, partitions)
@@ -310,7 +329,7 @@ class Owner:
         self._books.drop(self._link.withdraw(lanes))
         if not self._stopping:
             self._drain(lanes)
-            self._books.commits.now(lane for lane in lanes if lane.dirty)
+            self._books.commits.send()
         self._end(lanes)
 
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
@@ -320,7 +339,10 @@ class Owner:
 
     def _leaving(self, partitions: Iterable[TopicPartition]) -> set[Lane]:
         lanes = {self._books.lanes.get((partition.topic, partition.partition)) for partition in partitions}
-        return {lane for lane in lanes if lane is not None}
+        leaving = {lane for lane in lanes if lane is not None}
+        gone = {(lane.topic, lane.partition) for lane in leaving}
+        self._ahead = deque(one for one in self._ahead if (one.topic(), one.partition()) not in gone)
+        return leaving
 
     def _drain(self, lanes: set[Lane]) -> None:
         in_hand = [delivery for lane in lanes for delivery in lane.open.values()]
@@ -344,34 +366,6 @@ class Owner:
         if in_hand and not self._stopping:
             self._sink(LockLostEvent(self._link, in_hand))
 
-    # ---------------------------------------------------------------------------------------------- discovering
-    def _refresh(self, now: float) -> None:
-        """Look for retry places that came or went, and whether the topic is still there."""
-        self._refresh_at = now + REFRESH_S
-        if self.reading.places is None:
-            return
-        try:
-            there, found = self.reading.places()
-        except KafkaException as error:
-            _log.info("%s: its retry places could not be looked for: %s", self._link.what, error)
-            self._refresh_at = now + REFRESH_AGAIN_S
-            return
-        self._missing = 0 if there else self._missing + 1
-        if self._missing >= MISSING_MAX:
-            raise NotFound(
-                f"the topic {self.reading.topic} is gone: mq.declare(...) makes it", adapter=ADAPTER_NAME
-            )
-        if not there:
-            self._refresh_at = now + REFRESH_AGAIN_S
-            return
-        if self.reading.group is None:
-            return
-        places: dict[str, Place | None] = {self.reading.topic: self.reading.place}
-        places |= {place.ref.topic: place for place in found}
-        if places.keys() != self._places.keys():
-            self._places = places
-            self._subscribe()
-
     # --------------------------------------------------------------------------------------------------- ending
     def _finish(self) -> None:
         """Commit what is settled, answer what is not, leave the group."""
@@ -387,11 +381,14 @@ class Owner:
                 self._take_commands()
         except Exception as error:  # as in _run: it must not keep the consumer from being closed
             _log.warning("%s: the last commit failed; messages come again: %r", self._link.what, error)
-        self.over = True
-        self._books.commits.give_up()
-        self._link.refuse_commands()
+        self._resign()
         self._stopping = True
         try:
             self._consumer.close()
         except (KafkaException, RuntimeError) as error:
             _log.info("%s: closing: %s", self._link.what, error)
+
+    def _resign(self) -> None:
+        self.over = True
+        self._books.commits.give_up()
+        self._link.refuse_commands()

@@ -140,7 +140,9 @@ class Flight:
 class Pump:
     """See the module. `turn` is called under the connection's leader lock only."""
 
-    def __init__(self, producer: Any, completions: Completions, sink: Sink, capacity: int) -> None:
+    def __init__(
+        self, producer: Any, completions: Completions, sink: Sink, capacity: int, stir: Callable[[], None]
+    ) -> None:
         self.producer = producer
         self.flights: set[Flight] = set()
         self.full: set[Any] = set()  # links that were told to wait for room
@@ -148,6 +150,7 @@ class Pump:
         self._completions = completions
         self._sink = sink
         self._free: list[Flight] = []
+        self._stir = stir
         self._room_below = ROOM_BELOW * capacity
 
     def flight(self, link: Any, done: Callable[[BatchResult], None], count: int) -> Flight:
@@ -158,6 +161,11 @@ class Pump:
         flight.begin(link, done, count)
         self.flights.add(flight)
         return flight
+
+    def stir(self) -> None:
+        """After a submit: an idle leader is not in `poll`, where the batch would linger, but waits for this."""
+        if len(self.flights) == 1:
+            self._stir()
 
     def drop(self, flight: Flight) -> None:
         """Nothing of it was accepted."""
@@ -232,3 +240,5 @@ class Pump:
             self.producer.flush(TURN_MAX_S)  # the purged report here
         for flight in list(self.flights):
             self.give_up(flight, "closed before it was confirmed; it may have been sent")
+        if not len(self.producer):
+            self.producer.close()  # it is in a cycle with its callbacks: not before the next collection otherwise

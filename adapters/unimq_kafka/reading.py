@@ -8,21 +8,30 @@ Rules
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from confluent_kafka import KafkaException
+
 from unimq.address import Address, Queue, Source, Subscription, Target
 from unimq.broker.engine.matcher import Filter
 from unimq.driver import Place, ReceiverOptions
-from unimq.errors import Unsupported
+from unimq.errors import NotFound, Unsupported
 
 from . import admin, names, topology
+from .errors import ADAPTER_NAME
 from .names import TopicRef
 
 DISCOVER_TIMEOUT_S: Final = 1.0  # on a receiver's own thread: it must go on polling
 OPEN_TIMEOUT_S: Final = 10.0
+REFRESH_S: Final = 30.0
+REFRESH_AGAIN_S: Final = 1.0
+MISSING_MAX: Final = 3  # looks at a topic that is not there before it is believed
+_log = logging.getLogger("unimq.kafka")
 # (topic, source, timeout_s) → whether the topic is there, and the retry places of its group that exist
 PlacesOf: TypeAlias = Callable[[str, Source, float], tuple[bool, list[Place]]]
 
@@ -44,6 +53,55 @@ class Reading:
     incremental: bool = True
     prefetch: int = 100
     prefetch_bytes: int = 64 * 1024 * 1024
+
+
+class Watch:
+    """Looks for retry places that came or went, and whether the topic is still there. On the receiver's own thread."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.places: dict[str, Place | None] = {reading.topic: reading.place}
+        self.places |= {place.ref.topic: place for place in reading.also_read}
+        self._reading = reading
+        self._next = time.monotonic() + REFRESH_S
+        self._missing = 0
+
+    def soon(self) -> None:
+        """A place was made. Any thread."""
+        self._next = 0.0
+
+    def again(self) -> None:
+        self._next = min(self._next, time.monotonic() + REFRESH_AGAIN_S)
+
+    def changed(self) -> bool:
+        """Whether `places` are others than before. Raises `NotFound` once the topic is believed to be gone."""
+        now = time.monotonic()
+        reading = self._reading
+        if now < self._next:
+            return False
+        self._next = now + REFRESH_S
+        if reading.places is None:
+            return False
+        try:
+            there, found = reading.places()
+        except KafkaException as error:
+            _log.info("the retry places of %s could not be looked for: %s", reading.topic, error)
+            self.again()
+            return False
+        if not there:
+            self._missing += 1
+            if self._missing >= MISSING_MAX:
+                raise NotFound(
+                    f"the topic {reading.topic} is gone: mq.declare(...) makes it", adapter=ADAPTER_NAME
+                )
+            self.again()
+            return False
+        self._missing = 0
+        places: dict[str, Place | None] = {reading.topic: reading.place}
+        places |= {place.ref.topic: place for place in found}
+        if places.keys() == self.places.keys():
+            return False
+        self.places = places
+        return True
 
 
 def plan_reading(

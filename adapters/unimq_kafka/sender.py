@@ -76,6 +76,7 @@ class KafkaSenderLink:
                 pump.drop(flight)
                 return 0
         flight.accepted(accepted)
+        pump.stir()
         self._completions.run()
         return accepted
 
@@ -99,6 +100,7 @@ class KafkaSenderLink:
             except REFUSED as error:
                 flight.refuse(index, error)
         flight.accepted(len(copies))
+        pump.stir()
         self._completions.run()
 
     def _fail_all(self, count: int, error: BaseException, done: Done[BatchResult]) -> int:

@@ -24,6 +24,12 @@ MESSAGE_TIMEOUT_S: Final = (
 )
 SOCKET_TIMEOUT_S: Final = 10.0  # a broker that accepts and goes silent is given up after this
 RECONNECT_MAX_S: Final = 2.0
+FETCH_BACKOFF_S: Final = (
+    0.01  # how long fetching rests when the client's own queue is full; its default is a second
+)
+HEARTBEAT_S: Final = (
+    1.0  # a member hears of a rebalance with its next heartbeat, and a cooperative one has two rounds
+)
 QUEUE_MAX_MESSAGES: Final = 100_000
 QUEUE_MAX_KBYTES: Final = 128 * 1024
 URL_OPTIONS: Final = frozenset(
@@ -150,12 +156,14 @@ def consumer(
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",  # where a group has a position to begin at, it is committed before
         "queued.max.messages.kbytes": max(prefetch_bytes // 1024, 1),
+        "fetch.queue.backoff.ms": _ms(FETCH_BACKOFF_S),
         "isolation.level": said.get("isolation", "read_committed"),
     }
     if said.get("group_protocol", "classic") == "consumer":
         settings["group.protocol"] = "consumer"
     else:
         settings["partition.assignment.strategy"] = "cooperative-sticky"
+        settings["heartbeat.interval.ms"] = _ms(HEARTBEAT_S)
     if "group_instance_id" in said:
         settings["group.instance.id"] = said["group_instance_id"]
     return settings | _native(native)[2]

@@ -3,7 +3,8 @@
 Rules
 - An option that a topic has not is refused. Partitions and replicas are the broker's defaults where nothing is said.
 - Places take the partition count of their source. A dead place keeps its messages for ever (`retention.ms=-1`), a retry place
-  for its delay and a week; an existing one that does not is a difference, in every mode.
+  for its delay and a week; an existing one that does not is a difference.
+- A difference raises `TopologyMismatch`; with `verify_only` it is reported.
 - What was made is waited for until its partitions have leaders: a send right after `declare` must work.
 """
 
@@ -81,9 +82,12 @@ def declare(
             group = names.group_of(address, group_option)
             if group is not None:
                 fix_position(admin, group, source.topic, range(partitions), address.start)
-    return TopologyReport(
+    made = TopologyReport(
         tuple(report.created), tuple(report.existing), tuple(report.missing), report.differences, report.facts
     )
+    if not verify_only:
+        made.raise_for_differences()
+    return made
 
 
 def _same(asked: str, there: str) -> bool:

@@ -119,7 +119,7 @@ def read(entry: Entry) -> Metadata:
     return Metadata(
         key=fields.key,
         subject=fields.subject,
-        headers=stored.headers,
+        headers=dict(stored.headers),  # the user may change his, the message comes again
         headers_raw=raw,
         content_type=fields.content_type,
         message_id=message_id,

@@ -173,18 +173,19 @@ class MemoryReceiver:
         return deliveries
 
     def _lease(self, count: int) -> list[Entry]:
+        """Up to `count`, and until `prefetch_bytes` are reached: as many at once as should fit."""
         queue = self._queue
-        if self._mode == "on_receive" or self._held_bytes + queue.ready_bytes <= self._prefetch_bytes:
-            entries = queue.lease(self, count)
-            self._held_bytes += sum(entry.stored.size_bytes for entry in entries)
-        else:
-            entries = []
-            while len(entries) < count and self._held_bytes < self._prefetch_bytes:
-                one = queue.lease(self, 1)
-                if not one:
-                    break
-                entries += one
-                self._held_bytes += one[0].stored.size_bytes
+        entries: list[Entry] = []
+        while len(entries) < count and self._held_bytes < self._prefetch_bytes:
+            share = count - len(entries)
+            if self._held_bytes + queue.ready_bytes > self._prefetch_bytes:
+                mean_bytes = queue.ready_bytes // max(queue.ready, 1) + 1
+                share = min(share, (self._prefetch_bytes - self._held_bytes) // mean_bytes or 1)
+            taken = queue.lease(self, share)
+            self._held_bytes += sum([entry.stored.size_bytes for entry in taken])
+            entries += taken
+            if len(taken) < share:
+                break
         if self._mode == "on_receive":
             self._held_bytes = 0
         return entries

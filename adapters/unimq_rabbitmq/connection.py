@@ -10,6 +10,7 @@ Rules
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import threading
@@ -256,7 +257,8 @@ class RabbitConnection:
         if isinstance(source, Subscription) and source.name is None and source.broker_name is None:
             return self._private(source, options)
         queue = names.dead_place(source).text if options.mode == "dead" else names.queue_of(source)
-        return RabbitReceiver(self, self._loop(publishing=False), queue, options, self._sink)
+        loop = self._loop(publishing=False)
+        return RabbitReceiver(self, loop, queue, options, self._sink, ordered=source.ordered)
 
     def _private(self, subscription: Subscription, options: ReceiverOptions) -> RabbitReceiver:
         """An exclusive queue that ends with the receiver, made on its own channel."""
@@ -309,6 +311,8 @@ class RabbitConnection:
         self.limited_queues |= work.limited
         for source, places in work.places.items():
             self.known_places.setdefault(source, set()).update(places)
+        kinds = {**self.facts.extra.get("queue_kinds", {}), **work.kinds}
+        self.facts = dataclasses.replace(self.facts, extra={"queue_kinds": kinds})
         return work.report()
 
     def stats(self, place: Source | Target | Place) -> Stats:
@@ -372,7 +376,8 @@ def route_of(target: Target | Place, options: SenderOptions) -> Route:
     strict = options.unroutable == "error"
     if isinstance(target, Queue):
         queue = names.queue_of(target)
-        return Route("", queue, mandatory=True, waits=False, text=str(target))
+        direct = queue.startswith(names.DIRECT_REPLY)
+        return Route("", queue, mandatory=not direct, waits=False, text=str(target))
     if isinstance(target, Topic):
         return Route(names.exchange_of(target), None, mandatory=strict, waits=False, text=str(target))
     if isinstance(target, Place):
@@ -380,5 +385,7 @@ def route_of(target: Target | Place, options: SenderOptions) -> Route:
         waits = ref.kind in ("retry", "delay")
         if ref.exchange:
             return Route(ref.exchange, None, mandatory=True, waits=waits, text=target.text)
-        return Route("", ref.queue, mandatory=True, waits=waits, text=target.text)
+        # the broker returns a mandatory direct reply as unroutable even when it has delivered it
+        direct = ref.queue.startswith(names.DIRECT_REPLY)
+        return Route("", ref.queue, mandatory=not direct, waits=waits, text=target.text)
     raise UnimqError(f"{target!r} is not a Queue, a Topic or a Place", code="not-an-address")

@@ -67,6 +67,15 @@ _INEQUIVALENT: Final = re.compile(
     r"(?P<there>none|the value '.*?' of type '\w+'|'.*')",
     re.S,
 )
+_NUMBERS: Final = frozenset(
+    {"x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "x-max-priority", "x-delivery-limit"}
+    | {
+        "x-max-in-memory-length",
+        "x-max-in-memory-bytes",
+        "x-quorum-initial-group-size",
+        "x-stream-max-segment-size-bytes",
+    }
+)
 _VALUE: Final = re.compile(r"the value '(?P<value>.*)' of type '(?P<type>\w+)'", re.S)
 
 
@@ -163,6 +172,9 @@ def _closed(error: BaseException, op: Op, handed_over: bool) -> UnimqError:
     return ConnectionFailed(f"the broker closed the connection: {text}", **_of(error))
 
 
+_RIGHTS: Final = {Op.DECLARE: "configure", Op.SEND: "write", Op.RECEIVE: "read", Op.OPEN: "read or write"}
+
+
 def _channel(error: BaseException, op: Op, handed_over: bool) -> UnimqError:
     """The broker closed one channel; the connection lives."""
     code, text = getattr(error, "reply_code", 0), text_of(error)
@@ -173,7 +185,7 @@ def _channel(error: BaseException, op: Op, handed_over: bool) -> UnimqError:
             f"{text}; mq.declare(...) makes it", may_have_been_sent=handed_over and op is Op.SEND, **of
         )
     if code == 403:
-        return PermissionDenied(text, **of)
+        return PermissionDenied(f"needs the right to {_RIGHTS.get(op, 'access it')}: {text}", **of)
     if code == 405:
         return ResourceExhausted(f"in exclusive use by another connection: {text}", **of)
     if code in (311, 501):
@@ -213,28 +225,20 @@ def inequivalent(error: BaseException) -> tuple[str, str, str, object, object] |
     found = _INEQUIVALENT.search(getattr(error, "reply_text", "") or "")
     if found is None:
         return None
-    return found["kind"], found["name"], found["arg"], _value(found["there"]), _value(found["asked"])
+    arg = found["arg"]
+    return found["kind"], found["name"], arg, _value(found["there"], arg), _value(found["asked"], arg)
 
 
-def _value(text: str) -> object:
+def _value(text: str, arg: str) -> object:
     if text == "none":
         return None
     found = _VALUE.fullmatch(text)
-    if found is None:
+    if found is None:  # where both are there the broker leaves out the types
         plain = text.strip("'")
+        if arg in _NUMBERS and plain.isdigit():
+            return int(plain)
         return {"true": True, "false": False}.get(plain, plain)
     value, kind = found["value"], found["type"]
-    if kind in (
-        "signedint",
-        "long",
-        "byte",
-        "short",
-        "unsignedbyte",
-        "unsignedshort",
-        "unsignedint",
-        "timestamp",
-    ):
-        return int(value)
     if kind == "bool":
         return value == "true"
-    return value
+    return int(value) if kind != "longstr" and value.lstrip("-").isdigit() else value

@@ -41,6 +41,17 @@ FAST: Final = all(
 ) and hasattr(pika.SelectConnection, "_proto_connection_made")
 
 
+class _OwnQuestions(logging.Filter):
+    """pika warns of every channel that the broker closes; "not found" as the answer to a question of ours is none."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        return not any(getattr(argument, "unimq_asks", False) for argument in arguments)
+
+
+logging.getLogger("pika.channel").addFilter(_OwnQuestions())
+
+
 class FastChannel(Protocol):
     """Who takes a channel's hot frames."""
 
@@ -428,6 +439,7 @@ class Channels:
                 go(self._channel)
                 return
             self._channel = self._loop.connection.channel(on_open_callback=go)
+            self._channel.unimq_asks = True
             self._channel.add_on_close_callback(self._on_close)
 
         def go(channel: Any) -> None:

@@ -27,9 +27,9 @@ DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 
 _PREDEFINED: Final = frozenset({"amq.topic", "amq.direct", "amq.fanout", "amq.headers", "amq.match"})
 _BROKER_MADE: Final = ("amq.gen-", DIRECT_REPLY)
-_ESCAPE_LIKE: Final = re.compile(r"%(?=00|0A|0D|25|2E|61mq\.|64lq$)")
+_ESCAPE_LIKE: Final = re.compile(r"%(?=00|0A|0D|25|2E|61mq(?:\.|%2E)|64lq$)")
 _REFUSED: Final = re.compile(r"[\x00\r\n]")
-_ESCAPED: Final = re.compile(r"%(00|0A|0D|25|2E|61(?=mq\.)|64(?=lq$))")
+_ESCAPED: Final = re.compile(r"%(00|0A|0D|25|2E|61(?=mq(?:\.|%2E))|64(?=lq$))")
 
 
 class NameTooLong(Unsupported, ValueError):

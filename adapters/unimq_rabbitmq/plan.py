@@ -74,7 +74,7 @@ def _group(source: Source, policy: Retry | None, facts: Facts) -> Plan:
     losses = [CAPABILITIES.losses[name] for name in ("settlement_confirmed", "retry_delay", "dead_letter")]
     if source.ordered:
         losses.append(CAPABILITIES.losses["order_per_key"])
-    if facts.extra.get("queue_kind") == "classic":
+    if facts.extra.get("queue_kinds", {}).get(here.text) == "classic":
         losses.append(CAPABILITIES.losses["crash_limit"])
     return Plan(
         release=NATIVE,

@@ -78,7 +78,7 @@ class Raw:
     @property
     def properties(self) -> Any:
         if self._properties is None:
-            self._properties = pika.spec.BasicProperties().decode(self._header_bytes, 12)
+            self._properties = pika.spec.BasicProperties(**wire.read_properties(self._header_bytes))
         return self._properties
 
 
@@ -95,6 +95,7 @@ class RabbitReceiver:
         *,
         steps: Sequence[Step] = (),
         no_ack: bool = False,
+        ordered: bool = False,
     ) -> None:
         self._connection = connection
         self._loop = loop
@@ -103,6 +104,7 @@ class RabbitReceiver:
         self._sink = sink
         self._steps = list(steps)
         self._no_ack = no_ack
+        self._ordered = ordered
         self._on_receive = options.mode == "on_receive" and not no_ack
         self._counted = options.until_end or options.mode == "browse"
         self._prefetch = self._wanted = max(1, min(options.prefetch, PREFETCH_MAX))
@@ -502,7 +504,9 @@ class RabbitReceiver:
                 answer.set()
                 return
             self._drain()
-            if self._consumer:
+            # A single active consumer that is cancelled lets the next one begin before its own messages are back: there the
+            # channel's end does both at once. Elsewhere the cancel spares what is still to come a delivery.
+            if self._consumer and not self._ordered:
                 consumer, self._consumer = self._consumer, ""
                 self._channel.basic_cancel(consumer, callback=lambda _frame: None)
             self.flush(lambda _result: self._close_channel(answer))
@@ -527,6 +531,10 @@ class RabbitReceiver:
 
     def _close_channel(self, answer: Answer) -> None:
         if self._error is None and self._channel.is_open:
+            if self._ordered:
+                getattr(
+                    self._channel, "_consumers", {}
+                ).clear()  # pika's close would cancel them first, see `close`
             self._channel.add_on_close_callback(lambda *_: answer.set())
             self._channel.close()
         else:

@@ -148,12 +148,12 @@ class Work:
         self._existing: list[str] = []
         self._missing: list[str] = []
         self._differences: dict[str, dict[str, tuple[object, object]]] = {}
-        self._facts: dict[str, Any] = {}
+        self.kinds: dict[str, str] = {}  # queue → quorum, classic or stream
         self.limited: set[str] = set()
         self.places: dict[str, set[str]] = {}
 
     def report(self) -> TopologyReport:
-        facts = {**self._facts, "places": frozenset([*self._created, *self._existing])}
+        facts = {"queue_kinds": self.kinds, "places": frozenset([*self._created, *self._existing])}
         return TopologyReport(self._created, self._existing, self._missing, self._differences, facts)
 
     def declare(self, declaration: Declaration) -> None:
@@ -184,7 +184,7 @@ class Work:
             self._queue(f"{queue}.dlq", dead_arguments())
         arguments = source_arguments(queue, source, asked)
         self._make_queue(queue, arguments)
-        self._facts["queue_kind"] = arguments.get("x-queue-type", "classic")
+        self.kinds[queue] = str(arguments.get("x-queue-type", "classic"))
         return False
 
     def _queue(self, queue: str, arguments: Mapping[str, Any]) -> None:
@@ -353,7 +353,7 @@ class Work:
                     del taken[name]
         else:
             _log.warning("the arguments of the queue %s could not be found in %d tries", queue, PROBES_MAX)
-        self._facts["queue_kind"] = taken.get("x-queue-type", "classic")
+        self.kinds[queue] = str(taken.get("x-queue-type", "classic"))
         if not differences:
             return
         self._differences[queue] = differences

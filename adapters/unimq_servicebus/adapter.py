@@ -28,7 +28,7 @@ class ServiceBusAdapter:
     name = "servicebus"
     extra = "servicebus"
     schemes = ("sb",)
-    url_options = frozenset({"ca"})
+    url_options = frozenset({"ca", "max_message_bytes"})  # the latter is the core's
     capabilities: Capabilities = CAPABILITIES
 
     def __init__(

@@ -35,7 +35,8 @@ from unimq.url import Endpoint, UrlError
 
 from . import admin, errors, names, topology
 from .capabilities import CAPABILITIES
-from .lane import SESSION_TRY_S, LaneOptions
+from .commands import LaneOptions
+from .lane import SESSION_TRY_S
 from .names import Entity
 from .receiver import ServiceBusReceiverLink
 from .sender import ServiceBusSenderLink
@@ -196,7 +197,9 @@ class ServiceBusConnection:
         if options.compression is not None:
             raise Unsupported("Service Bus does not compress", adapter="servicebus")
         entity = names.entity_of(target)
-        link = ServiceBusSenderLink(self._make_sender(entity), entity.path, self._sink)
+        link = ServiceBusSenderLink(
+            self._make_sender(entity), entity.path, self._sink, sessions=entity.sessions
+        )
         self._keep(link)
         self._opened(link)
         return link

@@ -5,6 +5,7 @@ Rules
 - The key is the session id, which a place without sessions takes as partition key; beyond 128 characters its SHA-256 is,
   and `unimq-key` keeps it. The same for the message id and `unimq-message-id`.
 - Strings and property names come back from the library as bytes: `utf8` makes them str where they are valid.
+- A message without a key to an ordered place is in the session `NO_KEY`: without a session the broker would refuse it.
 - A copy keeps what the wire had: foreign ints beyond int32 go as long, binary as binary, a body section as it was.
 - The library cuts time_to_live to whole seconds, so milliseconds are set on the AMQP header.
 """
@@ -28,12 +29,12 @@ from azure.servicebus.amqp import (
 
 from unimq import headers as h
 from unimq.address import Address, HeaderValue
-from unimq.delivery import Delivery, Metadata
+from unimq.delivery import Delivery, Metadata, NativeDeath
 from unimq.driver import Batch, Copy, Place, ReceiverLink
 from unimq.errors import InvalidMessage, Unsupported
 from unimq.message import Message
 
-from . import names
+from . import dead, names
 
 ID_MAX_CHARS: Final = 128
 TTL_MAX_MS: Final = 2**32 - 1  # the header's field is a uint
@@ -43,16 +44,9 @@ SCHEDULED: Final = b"x-opt-scheduled-enqueue-time"
 PARTITION_KEY: Final = b"x-opt-partition-key"
 DEAD_REASON: Final = b"DeadLetterReason"
 DEAD_DESCRIPTION: Final = b"DeadLetterErrorDescription"
+NO_KEY: Final = "unimq.no-key"
 _BROKERS: Final = frozenset({"DeadLetterReason", "DeadLetterErrorDescription"})
 _NULL: Final = h.NULL.encode()
-# what the broker writes as reason → the word of ours; anything else is an application's own
-REASONS: Final = {
-    "MaxDeliveryCountExceeded": "max-delivery",
-    "TTLExpiredException": "expired",
-    "HeaderSizeExceeded": "rejected",
-    "Session ID is null": "rejected",
-    "MaxTransferHopCountExceeded": "unroutable",
-}
 
 
 def shortened(text: str) -> str:
@@ -82,8 +76,9 @@ def ttl_ms(ttl_s: float, what: str) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------ outgoing
-def to_native(batch: Batch, index: int) -> ServiceBusMessage:
-    """The library's message; raises `Unsupported` or `InvalidMessage` for what cannot be carried."""
+def to_native(batch: Batch, index: int, *, sessions: bool = False) -> ServiceBusMessage:
+    """The library's message; `sessions`: for a place that has them. Raises `Unsupported` or `InvalidMessage` for what this
+    broker does not carry."""
     message = batch.messages[index]
     body = batch.bodies[index]
     if message.priority is not None:
@@ -99,6 +94,8 @@ def to_native(batch: Batch, index: int) -> ServiceBusMessage:
     if key is not None and len(key) > ID_MAX_CHARS:
         properties[h.KEY] = key
         key = shortened(key)
+    if key is None and sessions:
+        key = NO_KEY
     message_id = batch.ids[index] if batch.ids is not None else message.message_id
     if message_id is not None and len(message_id) > ID_MAX_CHARS:
         properties[h.MESSAGE_ID] = message_id
@@ -152,8 +149,10 @@ def copy_native(copy: Copy, now: dt.datetime) -> AmqpAnnotatedMessage:
         name = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
         if name not in copy.drop_headers and name not in _BROKERS:
             properties[name] = wire_value(value)
-    for name, own in copy.set_headers.items():
-        properties[name] = wire_value(own)
+    for name, own in {**copy.delivery.metadata.unimq, **copy.set_headers}.items():
+        # of a dead letter some of ours stand in its description only
+        if name in copy.set_headers or (name not in properties and name not in copy.drop_headers):
+            properties[name] = wire_value(own)
     annotations: dict[Any, Any] = {
         key: value
         for key, value in (annotated.annotations or {}).items()
@@ -271,6 +270,15 @@ class ServiceBusDelivery(Delivery):
     def _read(self) -> Metadata:
         return read(self.raw)
 
+    def native_death(self) -> NativeDeath | None:
+        reason = self.raw.dead_letter_reason
+        if reason is None:
+            return None
+        description, _ = dead.headers(self.raw.dead_letter_error_description)
+        return NativeDeath(
+            dead.REASONS.get(reason, reason), description, self.metadata.delivery_count or None
+        )
+
 
 def read(raw: Any) -> Metadata:
     every: list[tuple[str, Any]] = []
@@ -294,14 +302,14 @@ def read(raw: Any) -> Metadata:
             headers[name] = str(
                 value
             )  # null, list and map stay in headers_raw: they are no header values of ours
-    if raw.dead_letter_reason is not None and h.REASON not in ours:
-        ours[h.REASON] = REASONS.get(raw.dead_letter_reason, raw.dead_letter_reason)
-        if raw.dead_letter_error_description:
-            ours.setdefault(h.DESCRIPTION, raw.dead_letter_error_description)
+    if raw.dead_letter_reason is not None:
+        _, written = dead.headers(raw.dead_letter_error_description)
+        ours.update(written)
     broker_id = None if raw.message_id is None else str(raw.message_id)
     correlation = raw.correlation_id
     return Metadata(
-        key=_string(ours.get(h.KEY)) or raw.session_id or raw.partition_key,
+        key=_string(ours.get(h.KEY))
+        or (None if raw.session_id == NO_KEY else raw.session_id or raw.partition_key),
         subject=raw.subject,
         headers=headers,
         headers_raw=every,

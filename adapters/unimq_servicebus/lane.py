@@ -17,8 +17,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from azure.servicebus.exceptions import (
@@ -27,10 +26,11 @@ from azure.servicebus.exceptions import (
     SessionLockLostError,
 )
 
-from unimq.driver import Ack, DeadLetterOutcome, Defer, Delivery, Forget, Outcome, Place, Release
+from unimq.driver import Ack, DeadLetterOutcome, Defer, Delivery, Forget, Outcome, Release
 from unimq.errors import Closed
 
-from . import errors
+from . import dead, errors
+from .commands import Call, Command, Flush, LaneOptions, Settle
 
 if TYPE_CHECKING:
     from .fields import ServiceBusDelivery
@@ -46,53 +46,7 @@ SESSION_IDLE_S: Final = (
     1.0  # a session without messages makes room for the next, where the receiver takes any
 )
 BROWSE_POLL_S: Final = 0.5
-REASON_MAX_CHARS: Final = 4_096
 _log = logging.getLogger("unimq.servicebus")
-
-
-# -------------------------------------------------------------------------------------------------- commands
-@dataclass(slots=True)
-class Settle:
-    deliveries: Sequence[ServiceBusDelivery]
-    outcome: Outcome
-    answer: Callable[[list[Delivery]], None]  # with what was lost; exactly once
-
-
-@dataclass(slots=True)
-class Flush:
-    answer: Callable[[], None]
-
-
-@dataclass(slots=True)
-class Call:
-    """Something asked for by a thread that waits: a renewal, a session's state."""
-
-    run: Callable[[Any], Any]
-    over: threading.Event = field(default_factory=threading.Event)
-    result: Any = None
-    error: BaseException | None = None
-
-    def finish(self, result: Any = None, error: BaseException | None = None) -> None:
-        if not self.over.is_set():
-            self.result, self.error = result, error
-            self.over.set()
-
-
-Command = Settle | Flush | Call
-
-
-@dataclass(frozen=True, slots=True)
-class LaneOptions:
-    """`make(session)`: a library receiver, not opened. `session`: None | "next" | id. `rolling`: any session, one after
-    another. `mode` as in ReceiverOptions."""
-
-    make: Callable[[str | None], Any]
-    what: str
-    place: Place | None
-    mode: str = "consume"
-    session: str | None = None
-    rolling: bool = False
-    positions: Sequence[int] = ()
 
 
 class Lane:
@@ -111,6 +65,7 @@ class Lane:
         self._busy_at = 0.0
         self._from_number = 1
         self._fetched_deferred = False
+        self._settling: Settle | None = None
 
     # ------------------------------------------------------------------------------------------- any thread
     def put(self, command: Command) -> None:
@@ -123,7 +78,7 @@ class Lane:
 
     def _drop(self, command: Command) -> None:
         if isinstance(command, Settle):
-            command.answer(list(command.deliveries))
+            command.finish([])
         elif isinstance(command, Flush):
             command.answer()
         else:
@@ -135,6 +90,8 @@ class Lane:
         """Complete what is left. Any thread: `close` calls it when the owner is stuck in the library."""
         with self.link.cond:
             self.ended = True
+            if self._settling is not None:
+                self._settling.finish([])
             while self.commands:
                 self._drop(self.commands.popleft())
         self.link.completions.run()
@@ -151,9 +108,7 @@ class Lane:
                     sdk = self._open()
             if sdk is not None:
                 self._hand_back(sdk)
-        except (
-            Exception
-        ) as error:  # the library may raise anything, at any point; it is what the link died of
+        except Exception as error:  # whatever the library raised is what the link died of
             self.link.fail(error, session_of=self if isinstance(error, SessionLockLostError) else None)
         self.end()
         if sdk is not None:
@@ -261,23 +216,23 @@ class Lane:
 
     def _settle(self, sdk: Any, command: Settle) -> None:
         lost: list[Delivery] = []
-        answered = False
-        number = 0
+        self._settling = command
         try:
-            for number, delivery in enumerate(command.deliveries, 1):
+            for delivery in command.deliveries:
+                if command.over:
+                    break
                 if not self.link.still_holds(delivery) or not self._settle_one(
                     sdk, delivery, command.outcome
                 ):
                     lost.append(delivery)
                 self.link.forget((delivery,))
-                if number % SETTLES_PER_LOCK_CHECK == 0:
+                command.taken += 1
+                if command.taken % SETTLES_PER_LOCK_CHECK == 0:
                     self._watch_locks(sdk)
-            command.answer(lost)
-            answered = True
         finally:
-            if not answered:  # the link broke at number `number`: it and what follows are lost
-                with self.link.cond:
-                    command.answer([*lost, *command.deliveries[number - 1 :]])
+            with self.link.cond:  # where the link broke, what the broker did not answer for is lost
+                command.finish(lost)
+            self._settling = None
 
     def _settle_one(self, sdk: Any, delivery: ServiceBusDelivery, outcome: Outcome) -> bool:
         raw = delivery.raw
@@ -289,8 +244,8 @@ class Lane:
             elif isinstance(outcome, DeadLetterOutcome):
                 sdk.dead_letter_message(
                     raw,
-                    reason=outcome.reason[:REASON_MAX_CHARS],
-                    error_description=outcome.description[:REASON_MAX_CHARS],
+                    reason=dead.cut(outcome.reason, dead.DESCRIPTION_MAX_BYTES),
+                    error_description=dead.description(outcome),
                 )
             elif isinstance(outcome, Defer):
                 sdk.defer_message(raw)

@@ -112,12 +112,12 @@ def subscription_entity(source: Subscription) -> Entity:
 
 
 def entity_of(address: Address | Place) -> Entity:
-    """The entity of an address, or of a Place of ours."""
+    """The entity of an address or of a Place."""
     if isinstance(address, Place):
         ref = address.ref
-        if not isinstance(ref, Entity):
-            raise TypeError(f"{address} is not a place of this adapter")
-        return ref
+        if isinstance(ref, Entity):
+            return ref
+        address = ref  # the core names a dead-letter place of the user's by its address
     if isinstance(address, Queue):
         return queue_entity(address)
     if isinstance(address, Subscription):

@@ -22,9 +22,7 @@ from . import names
 COPY_LOSS: Final = (
     "a delayed retry is a scheduled copy: a crash before its source is completed gives a duplicate"
 )
-HEADERS_LOSS: Final = (
-    "a dead letter keeps reason and description; native dead-lettering cannot add the tries and the history"
-)
+HEADERS_LOSS: Final = "a dead letter keeps our headers in the last line of its description: a long history or error is cut there"
 
 
 def plan(source: Source | Target, policy: Retry | None, facts: Facts) -> Plan:
@@ -65,6 +63,6 @@ def _subscription(source: Subscription, facts: Facts) -> Plan:
         dead_read=(names.place(names.dead_of(entity)), names.place(names.dead_of(retry))),
         replay=home,
         also_read=(home,),
-        topology=(Declaration(source, places=(retry,)),),
+        topology=(Declaration(source, places=(home,)),),
         losses=(COPY_LOSS, HEADERS_LOSS),
     )

@@ -2,7 +2,8 @@
 
 Rules
 - `prefetch` bounds what is buffered and handed out together, over all lanes; a lane reserves room before it asks the broker.
-- Deliveries are settled on the lane that brought them; flush is an answer of every lane.
+- Deliveries are settled on the lane that brought them. Every settlement has the broker's answer, so a flush, an answer of
+  every lane behind them, has no loss to name that was not named before.
 - If one lane ends, the link ends: what is held is void, and the healthy lanes hand theirs back.
 - Everything here is bookkeeping under one lock; nothing in here does I/O.
 """
@@ -32,12 +33,12 @@ from unimq.driver import (
 )
 from unimq.errors import Closed, ConnectionFailed, Unsupported
 
+from .commands import Call, Flush, LaneOptions, Settle
 from .completions import Completions
 from .fields import ServiceBusDelivery
-from .lane import Call, Flush, Lane, LaneOptions, Settle
+from .lane import Lane
 
 RECEIVE_BATCH_MAX: Final = 100
-LOST_KEPT_MAX: Final = 10_000  # lost deliveries remembered for the next flush
 CALL_WAIT_S: Final = 30.0  # a renewal or a session's state
 SESSION_OPEN_WAIT_S: Final = (
     1.0  # so long an opening waits for a session, or for the reason why there is none
@@ -65,7 +66,6 @@ class ServiceBusReceiverLink:
         self._reserved = 0
         self._starved: Lane | None = None
         self._next_tag = 0
-        self._lost: deque[Delivery] = deque(maxlen=LOST_KEPT_MAX)
         self._armed = False
         self._woken = False
         self._closing = False
@@ -130,9 +130,7 @@ class ServiceBusReceiverLink:
             with self.cond:
                 left -= 1
                 if left == 0:
-                    lost = list(self._lost)
-                    self._lost.clear()
-                    self.completions.add(done, SettleResult(lost) if lost else ALL_SETTLED)
+                    self.completions.add(done, ALL_SETTLED)
 
         with self.cond:
             for lane in self._lanes:
@@ -320,7 +318,6 @@ class ServiceBusReceiverLink:
             with self.cond:
                 left -= 1
                 every.extend(lost)
-                self._lost.extend(lost)
                 self._drop(lost)
                 if left == 0:
                     self.completions.add(done, SettleResult(every) if every else ALL_SETTLED)

@@ -91,10 +91,11 @@ Item = tuple[Job, int]
 
 
 class ServiceBusSenderLink:
-    def __init__(self, sdk: Any, what: str, sink: Sink) -> None:
+    def __init__(self, sdk: Any, what: str, sink: Sink, *, sessions: bool = False) -> None:
         self._sdk = sdk
         self._what = what
         self._sink = sink
+        self._sessions = sessions
         self._cond = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._queued = 0
@@ -129,7 +130,7 @@ class ServiceBusSenderLink:
                 return 0
             job = Job(accepted, batch.deadline, done)
             now = dt.datetime.now(dt.UTC)
-            job.build = lambda index: fields.to_native(batch, index)
+            job.build = lambda index: fields.to_native(batch, index, sessions=self._sessions)
             job.key = lambda index: batch.messages[index].key
             job.due = lambda index: fields.due_at(batch.messages[index], now)
             self._enqueue(job)

@@ -1,8 +1,9 @@
 """Making and comparing entities through the library's management client.
 
 Rules
-- Nothing is changed that exists: what differs is reported. What is created is created with what the design asks for: dead
-  letters for what expires, 20 deliveries as the broker's backstop, sessions where the address is ordered.
+- Nothing is changed that exists: what differs is a `TopologyMismatch`, and with `verify_only` a line of the report.
+- What is created is created with what the design asks for: dead letters for what expires, 20 deliveries as the broker's
+  backstop, sessions where the address is ordered.
 - Two makers at once are one: "exists already" is a success.
 - An option that Service Bus lacks is `Unsupported` before anything is made.
 """
@@ -51,7 +52,10 @@ def declare(admin: Any, topology: Sequence[Declaration], *, verify_only: bool) -
     for declaration, options in wanted:
         for entity, asked in _entities(declaration, options):
             _one(admin, entity, asked, found, verify_only)
-    return TopologyReport(found.created, found.existing, found.missing, found.differences, found.facts)
+    report = TopologyReport(found.created, found.existing, found.missing, found.differences, found.facts)
+    if not verify_only:
+        report.raise_for_differences()
+    return report
 
 
 def _options(declaration: Declaration) -> dict[str, Any]:
@@ -117,8 +121,9 @@ def _entities(declaration: Declaration, options: dict[str, Any]) -> list[tuple[E
         if refused := sorted(set(options) - _OF_A_TOPIC):
             raise Unsupported(f"a topic has no {', '.join(refused)}", adapter="servicebus")
         wanted = [(entity, options)]
-    for place in declaration.places:
-        if not place.dead:  # dead letters are there with their entity
+    for given in declaration.places:
+        place = names.entity_of(given)
+        if not place.dead and place.key != entity.key:  # those two are there already
             wanted.append((place, {"requires_session": True} if place.sessions else {}))
     return wanted
 

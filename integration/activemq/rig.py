@@ -41,7 +41,9 @@ class Rig:
     def __enter__(self) -> Rig:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.connection.close(5.0)
 
     @property
@@ -57,7 +59,9 @@ class Rig:
     def batch(self, *messages: Message, timeout_s: float = LIMIT_S) -> Batch:
         first, self._ids = self._ids, self._ids + len(messages)
         ids = [message.message_id or f"{id(self):x}-{first + n}" for n, message in enumerate(messages)]
-        return Batch(messages, [message.body for message in messages], None, ids, time.monotonic() + timeout_s)
+        return Batch(
+            messages, [message.body for message in messages], None, ids, time.monotonic() + timeout_s
+        )
 
     def send(self, target: Any, *messages: Message | bytes, link: Any = None) -> BatchResult:
         made = [message if isinstance(message, Message) else Message(message) for message in messages]

@@ -78,7 +78,9 @@ def test_cut_in_mid_send_says_which_may_be_there(far: Rig, proxy: FaultProxy, un
     assert not after.wait().failures[0].handed_over
 
 
-def test_a_blocked_socket_never_blocks_submit_and_room_follows(far: Rig, proxy: FaultProxy, unique: Unique) -> None:
+def test_a_blocked_socket_never_blocks_submit_and_room_follows(
+    far: Rig, proxy: FaultProxy, unique: Unique
+) -> None:
     queue = Queue(unique("blocked"))
     sender = far.sender(queue)
     far.send(queue, b"fine", link=sender)
@@ -98,7 +100,9 @@ def test_a_blocked_socket_never_blocks_submit_and_room_follows(far: Rig, proxy: 
     assert type(far.events.get(timeout=LIMIT_S)).__name__ == "Room"
 
 
-def test_lost_connection_kills_links_and_deliveries_come_again(far: Rig, broker: str, proxy: FaultProxy, unique: Unique) -> None:
+def test_lost_connection_kills_links_and_deliveries_come_again(
+    far: Rig, broker: str, proxy: FaultProxy, unique: Unique
+) -> None:
     queue = Queue(unique("lost"))
     far.send(queue, b"1", b"2")
     link = far.receiver(queue)

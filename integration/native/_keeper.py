@@ -1,7 +1,7 @@
 """Runs one command and outlives whoever asked for it just long enough to clean up. Run as a script, never imported.
 
-The job is JSON in the first argument: command, env, cwd, log, after (commands), remove (a directory).
-The parent holds the other end of stdin and reads one line, the process group, from stdout. What the keeper hears on stdin:
+The job is JSON in the first line of stdin, where `ps` does not show it: command, env, cwd, log, after (commands), remove (a
+directory). The parent reads one line, the process group, from stdout. What the keeper hears on stdin then:
 - ``stop SECONDS``: SIGTERM, and SIGKILL after that time; then it exits with the command's code;
 - end of file without that: the parent was killed. The group is killed and the directory removed as well.
 """
@@ -59,6 +59,7 @@ def main(job: dict[str, Any]) -> int:
             readable, _, _ = select.select([sys.stdin, heard], [], [])
             if heard in readable:
                 heard.recv(4096)
+                reap_others(child.pid)
             if sys.stdin in readable:
                 said = sys.stdin.readline().split()
                 orphaned = not said
@@ -105,6 +106,17 @@ def end(child: subprocess.Popen[bytes]) -> int:
     return child.wait(REAP_TIMEOUT_S)
 
 
+def reap_others(pid: int) -> None:
+    """Daemons that have ended already: RabbitMQ tries to start an epmd every minute. `pid` itself is Popen's to reap."""
+    if not hasattr(os, "waitid"):
+        return
+    while True:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None or ended.si_pid == pid:
+            return
+        os.waitpid(ended.si_pid, 0)
+
+
 def reap() -> None:
     """Ends every descendant that is left and waits for it, so that no zombie and no daemon stays."""
     deadline = time.monotonic() + REAP_TIMEOUT_S
@@ -126,4 +138,4 @@ def children() -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    sys.exit(main(json.loads(sys.stdin.readline())))

@@ -96,14 +96,17 @@ class Process:
             "remove": str(directory),
         }
         self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("_keeper.py")), json.dumps(job)],
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("_keeper.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # A Ctrl-C at the terminal is for us; the keeper hears of it from us.
             start_new_session=True,
             text=True,
         )
+        assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
+        self._keeper.stdin.write(json.dumps(job) + "\n")
+        self._keeper.stdin.flush()
         line = self._keeper.stdout.readline()
         if not line:
             self._keeper.wait(STOP_TIMEOUT_S)

@@ -43,6 +43,15 @@ class MemoryLine:
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Harness]:
     broker = unimq_memory.broker(NAME)
+    with pytest.MonkeyPatch.context() as patch:
+        # half a minute of a dead line until health is bad is too long for a test that is run all the time
+        patch.setattr("unimq._async.client.HEALTH_AFTER_S", 1.0)
+        patch.setattr("unimq._sync.client.HEALTH_AFTER_S", 1.0)
+        yield from _harness(broker)
+    unimq_memory.reset(NAME)
+
+
+def _harness(broker: unimq_memory.MemoryBroker) -> Iterator[Harness]:
 
     @contextmanager
     def proxy() -> Iterator[Line]:
@@ -62,7 +71,6 @@ def harness() -> Iterator[Harness]:
         patience_s=5.0,
         quiet_s=0.05,
     )
-    unimq_memory.reset(NAME)
 
 
 test_conformance = conformance_tests()

@@ -20,6 +20,9 @@ from unimq.testing.containers import (
 )
 
 PLAIN: list[type[Container]] = [KafkaContainer, RabbitMQContainer, ArtemisContainer, ClassicContainer]
+EMULATOR_KEY = (
+    "SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=SAS_KEY_VALUE;UseDevelopmentEmulator=true;"
+)
 
 
 class Fake:
@@ -41,7 +44,7 @@ class Fake:
         self.bound.append((container, host))
 
     def get_container_host_ip(self) -> str:
-        return "127.0.0.1"
+        return "docker.test"
 
     def get_exposed_port(self, port: int) -> str:
         return str(port + 10_000)
@@ -55,14 +58,13 @@ def with_fake(container: Container, fake: Fake, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("container", "url"),
     [
-        (KafkaContainer(), "kafka://127.0.0.1:19093"),
-        (RabbitMQContainer(), "amqp://guest:guest@127.0.0.1:15672/"),
-        (ArtemisContainer(), "stomp://admin:admin@127.0.0.1:71613"),
-        (ClassicContainer(), "stomp://admin:admin@127.0.0.1:71613"),
+        (KafkaContainer(), "kafka://docker.test:19093"),
+        (RabbitMQContainer(), "amqp://guest:guest@docker.test:15672/"),
+        (ArtemisContainer(), "stomp://admin:admin@docker.test:71613"),
+        (ClassicContainer(), "stomp://admin:admin@docker.test:71613"),
         (
             ServiceBusEmulator(accept_eula=True),
-            "Endpoint=sb://127.0.0.1:15672;SharedAccessKeyName=RootManageSharedAccessKey;"
-            "SharedAccessKey=SAS_KEY_VALUE;UseDevelopmentEmulator=true;",
+            f"Endpoint=sb://docker.test:15672;{EMULATOR_KEY}",
         ),
     ],
 )
@@ -74,9 +76,9 @@ def test_url(container: Container, url: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_ipv6_host_is_bracketed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Fake, "get_container_host_ip", lambda _: "::1")
+    monkeypatch.setattr(Fake, "get_container_host_ip", lambda _: "2001:db8::7")
     with with_fake(RabbitMQContainer(), Fake(), monkeypatch) as rabbitmq:
-        assert rabbitmq.url == "amqp://guest:guest@[::1]:15672/"
+        assert rabbitmq.url == "amqp://guest:guest@[2001:db8::7]:15672/"
 
 
 @pytest.mark.parametrize("kind", PLAIN)

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from .._latch import Latch, Turnstile
 from ..delivery import Delivery
 from ..driver import ReceiverLink
-from ..errors import Closed
+from ..errors import Closed, UnimqError
+from ..message import Receipt
 
 R = TypeVar("R")
+Promise: TypeAlias = Future[Receipt]
 
 
 class _Waker:
@@ -30,10 +33,10 @@ class _Waker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
-        self._ready: deque[list[asyncio.Future[None]]] = deque()
+        self._ready: deque[list[Future[None]]] = deque()
         self._armed = False
 
-    def post(self, futures: list[asyncio.Future[None]]) -> None:
+    def post(self, futures: list[Future[None]]) -> None:
         """Any thread."""
         self._ready.append(futures)
         if self._armed:
@@ -74,6 +77,37 @@ class Connecting:
         return self._connect().__await__()
 
 
+class Awaited:
+    """What makes `await pending` work."""
+
+    __slots__ = ()
+
+    async def result(self, timeout_s: float | None = None) -> Receipt:
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, None, Receipt]:
+        return self.result().__await__()
+
+
+def future(latch: Latch, outcome: Callable[[], Receipt]) -> Future[Receipt]:
+    """The outcome as a future of the running loop, for callers that live from futures."""
+    made: Future[Receipt] = asyncio.get_running_loop().create_future()
+
+    def over(_: object) -> None:
+        if not made.done():
+            _resolve(made, outcome)
+
+    slot(latch).add_done_callback(over)
+    return made
+
+
+def _resolve(made: Future[Receipt], outcome: Callable[[], Receipt]) -> None:
+    try:
+        made.set_result(outcome())
+    except UnimqError as error:
+        made.set_exception(error)
+
+
 def home() -> object:
     """What an object made here belongs to: the running loop."""
     return asyncio.get_running_loop()
@@ -85,10 +119,10 @@ def check_home(loop: object) -> None:
         raise Closed("this client belongs to another event loop: make one per loop", code="wrong-loop")
 
 
-def slot(latch: Latch) -> asyncio.Future[None]:
+def slot(latch: Latch) -> Future[None]:
     """A future that resolves when the latch is set. A plain function: the caller awaits the future itself."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
+    future: Future[None] = loop.create_future()
     if latch.is_set:
         future.set_result(None)
         return future
@@ -128,7 +162,7 @@ async def latch(latch: Latch, timeout_s: float | None) -> bool:
     return latch.is_set
 
 
-def _expire(future: asyncio.Future[None]) -> None:
+def _expire(future: Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 

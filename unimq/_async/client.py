@@ -41,6 +41,7 @@ from ..driver import (
     Place,
     ReceiverOptions,
     SenderOptions,
+    SupportsGetToken,
 )
 from ..errors import Closed, InvalidMessage, UnimqError, Unsupported
 from ..message import Message, Receipt, SendReport
@@ -70,7 +71,7 @@ class AsyncClient(wait.Connecting):
         where: str | None = None,
         *,
         tls: ssl.SSLContext | None = None,
-        credential: Credential | None = None,
+        credential: Credential | SupportsGetToken | None = None,
         connect_timeout_s: float = 10.0,
         native: Mapping[str, Any] | None = None,
         require: Iterable[str] = (),
@@ -318,6 +319,7 @@ class AsyncClient(wait.Connecting):
         session: str | None = None,
         until: str | None = None,
         transactional: bool = False,
+        lock_renewal_max_s: float = 300.0,
         on_settlement_lost: Callable[[list[Delivery]], None] | None = None,
         native: Mapping[str, Any] | None = None,
     ) -> AsyncReceiver:
@@ -359,6 +361,7 @@ class AsyncClient(wait.Connecting):
                 mode="consume" if mode == "manual" else mode,
                 prefetch=prefetch,
                 session=session,
+                lock_renewal_max_s=lock_renewal_max_s,
                 start=source.start if isinstance(source, Subscription) else "latest",
                 native=dict(native or {}),
             ),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from .._batcher import as_sent
 from .._outgoing import Line, PendingBase
 from ..address import Address
 from ..errors import Closed, ConnectionFailed, SendTimeout, UnimqError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 CHUNK: Final = 500  # messages prepared at once by send_many
 
 
-class AsyncPending(PendingBase):
+class AsyncPending(PendingBase, wait.Awaited):
     """A pipelined send on its way; `result` waits for its outcome."""
 
     __slots__ = ()
@@ -35,6 +36,10 @@ class AsyncPending(PendingBase):
         if not await wait.latch(self._pack, timeout_s):
             raise SendTimeout("no outcome yet; the send goes on", may_have_been_sent=True, code="pending")
         return self._line.receipt(self._pack, self._index)
+
+    def future(self) -> wait.Promise:
+        """The same as a future (asyncio's in async, concurrent.futures' in sync)."""
+        return wait.future(self._pack, lambda: self._line.receipt(self._pack, self._index))
 
 
 class AsyncSender:
@@ -164,7 +169,7 @@ class AsyncSender:
     ) -> None:
         refused = where[len(where) - (len(chunk) - done) :]
         for position, item in zip(refused, chunk[done:], strict=True):
-            errors[position] = error.for_message(item[0])
+            errors[position] = error.for_message(as_sent(item[0], item[3]))
         del where[len(where) - len(refused) :]
 
     async def _report(
@@ -224,7 +229,8 @@ class AsyncSender:
                 return placed
             if not await wait.latch(turned, deadline - time.monotonic()) and time.monotonic() >= deadline:
                 raise SendTimeout(
-                    f"the window to {line.target} stayed full; nothing was sent", message=item[0]
+                    f"the window to {line.target} stayed full; nothing was sent",
+                    message=as_sent(item[0], item[3]),
                 )
 
     async def _ready(self, message: Message | Any, deadline: float) -> Line:
@@ -238,12 +244,21 @@ class AsyncSender:
             line.prepare(message)  # what is wrong with it is said before a place is made for it
             line = self._client._delay_line(line, delay_s, self._delayed)
         if not line.opened:
-            try:
-                await wait.call(self._client._open_line, line, max(deadline - time.monotonic(), 0.001))
-            except ConnectionFailed as error:
-                sent = message if isinstance(message, Message) else Message(message)
-                raise SendTimeout(f"nothing was sent: {error}", cause=error, message=sent) from error
+            await self._open(line, message, deadline)
         return line
+
+    async def _open(self, line: Line, message: Message | Any | None, deadline: float) -> None:
+        """Open the line's link; its error is the message's too, where one is waiting for it."""
+        try:
+            await wait.call(self._client._open_line, line, max(deadline - time.monotonic(), 0.001))
+        except UnimqError as error:
+            if message is None:
+                raise
+            item = line.prepare(message)
+            sent = as_sent(item[0], item[3])
+            if isinstance(error, ConnectionFailed):
+                raise SendTimeout(f"nothing was sent: {error}", cause=error, message=sent) from error
+            raise error.for_message(sent) from error
 
     async def __aenter__(self) -> AsyncSender:
         await self._ready(None, time.monotonic() + self._client._open_timeout_s)

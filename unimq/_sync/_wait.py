@@ -10,18 +10,42 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from concurrent.futures import Future
+from typing import Any, Final, TypeAlias, TypeVar
 
 from .._latch import Latch, Turnstile
 from ..delivery import Delivery
 from ..driver import ReceiverLink
+from ..errors import UnimqError
+from ..message import Receipt
 
 R = TypeVar("R")
+Promise: TypeAlias = Future[Receipt]
 FOREVER_S: Final = 3600.0  # one turn of a receive without a time-out
 
 
 class Connecting:
     """Nothing to await."""
+
+
+class Awaited:
+    """Nothing to await."""
+
+    __slots__ = ()
+
+
+def future(latch: Latch, outcome: Callable[[], Receipt]) -> Future[Receipt]:
+    """The outcome as a future, for callers that live from futures."""
+    made: Future[Receipt] = Future()
+
+    def over() -> None:
+        try:
+            made.set_result(outcome())
+        except UnimqError as error:
+            made.set_exception(error)
+
+    latch.add(over)
+    return made
 
 
 def home() -> object:
@@ -60,7 +84,9 @@ def call(function: Callable[..., R], *arguments: Any) -> R:
     return function(*arguments)
 
 
-def arrivals(link: ReceiverLink, count: int, timeout_s: float | None, changed: Turnstile) -> Sequence[Delivery]:
+def arrivals(
+    link: ReceiverLink, count: int, timeout_s: float | None, changed: Turnstile
+) -> Sequence[Delivery]:
     """What the link has, waiting for the first one. Empty at the time-out, and when the link was woken."""
     return link.receive(count, FOREVER_S if timeout_s is None else max(timeout_s, 0.0))
 

@@ -42,6 +42,7 @@ from ..driver import (
     Place,
     ReceiverOptions,
     SenderOptions,
+    SupportsGetToken,
 )
 from ..errors import Closed, InvalidMessage, UnimqError, Unsupported
 from ..message import Message, Receipt, SendReport
@@ -71,7 +72,7 @@ class Client(wait.Connecting):
         where: str | None = None,
         *,
         tls: ssl.SSLContext | None = None,
-        credential: Credential | None = None,
+        credential: Credential | SupportsGetToken | None = None,
         connect_timeout_s: float = 10.0,
         native: Mapping[str, Any] | None = None,
         require: Iterable[str] = (),
@@ -315,6 +316,7 @@ class Client(wait.Connecting):
         session: str | None = None,
         until: str | None = None,
         transactional: bool = False,
+        lock_renewal_max_s: float = 300.0,
         on_settlement_lost: Callable[[list[Delivery]], None] | None = None,
         native: Mapping[str, Any] | None = None,
     ) -> Receiver:
@@ -356,6 +358,7 @@ class Client(wait.Connecting):
                 mode="consume" if mode == "manual" else mode,
                 prefetch=prefetch,
                 session=session,
+                lock_renewal_max_s=lock_renewal_max_s,
                 start=source.start if isinstance(source, Subscription) else "latest",
                 native=dict(native or {}),
             ),

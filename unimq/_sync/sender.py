@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from .._batcher import as_sent
 from .._outgoing import Line, PendingBase
 from ..address import Address
 from ..errors import Closed, ConnectionFailed, SendTimeout, UnimqError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 CHUNK: Final = 500  # messages prepared at once by send_many
 
 
-class Pending(PendingBase):
+class Pending(PendingBase, wait.Awaited):
     """A pipelined send on its way; `result` waits for its outcome."""
 
     __slots__ = ()
@@ -36,6 +37,10 @@ class Pending(PendingBase):
         if not wait.latch(self._pack, timeout_s):
             raise SendTimeout("no outcome yet; the send goes on", may_have_been_sent=True, code="pending")
         return self._line.receipt(self._pack, self._index)
+
+    def future(self) -> wait.Promise:
+        """The same as a future (asyncio's in async, concurrent.futures' in sync)."""
+        return wait.future(self._pack, lambda: self._line.receipt(self._pack, self._index))
 
 
 class Sender:
@@ -165,7 +170,7 @@ class Sender:
     ) -> None:
         refused = where[len(where) - (len(chunk) - done) :]
         for position, item in zip(refused, chunk[done:], strict=True):
-            errors[position] = error.for_message(item[0])
+            errors[position] = error.for_message(as_sent(item[0], item[3]))
         del where[len(where) - len(refused) :]
 
     def _report(
@@ -225,7 +230,8 @@ class Sender:
                 return placed
             if not wait.latch(turned, deadline - time.monotonic()) and time.monotonic() >= deadline:
                 raise SendTimeout(
-                    f"the window to {line.target} stayed full; nothing was sent", message=item[0]
+                    f"the window to {line.target} stayed full; nothing was sent",
+                    message=as_sent(item[0], item[3]),
                 )
 
     def _ready(self, message: Message | Any, deadline: float) -> Line:
@@ -239,12 +245,21 @@ class Sender:
             line.prepare(message)  # what is wrong with it is said before a place is made for it
             line = self._client._delay_line(line, delay_s, self._delayed)
         if not line.opened:
-            try:
-                wait.call(self._client._open_line, line, max(deadline - time.monotonic(), 0.001))
-            except ConnectionFailed as error:
-                sent = message if isinstance(message, Message) else Message(message)
-                raise SendTimeout(f"nothing was sent: {error}", cause=error, message=sent) from error
+            self._open(line, message, deadline)
         return line
+
+    def _open(self, line: Line, message: Message | Any | None, deadline: float) -> None:
+        """Open the line's link; its error is the message's too, where one is waiting for it."""
+        try:
+            wait.call(self._client._open_line, line, max(deadline - time.monotonic(), 0.001))
+        except UnimqError as error:
+            if message is None:
+                raise
+            item = line.prepare(message)
+            sent = as_sent(item[0], item[3])
+            if isinstance(error, ConnectionFailed):
+                raise SendTimeout(f"nothing was sent: {error}", cause=error, message=sent) from error
+            raise error.for_message(sent) from error
 
     def __enter__(self) -> Sender:
         self._ready(None, time.monotonic() + self._client._open_timeout_s)

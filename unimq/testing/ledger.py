@@ -88,7 +88,9 @@ def run(urls: Sequence[str], arguments: Sequence[str]) -> Collector:
     from .conformance import suite
 
     collector = Collector()
-    called = ["-q", "--no-header", "-p", "no:cacheprovider", "--tb=short", *arguments]
+    # unimq is imported already: here that is no reason for a warning, which may be an error where it runs
+    already = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
+    called = ["-q", "--no-header", "-p", "no:cacheprovider", "--tb=short", "-W", already, *arguments]
     if urls or not arguments:
         called += [suite.__file__, *(f"--unimq-conformance-url={url}" for url in urls or ["memory://ledger"])]
     plugins: list[object] = [collector]

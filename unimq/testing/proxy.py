@@ -1,7 +1,7 @@
 """A TCP proxy that fails on command, between a client and a broker.
 
-    with FaultProxy("127.0.0.1", 5672) as proxy:
-        mq = unimq.connect(proxy.url("amqp://guest:guest@127.0.0.1:5672/"))
+    with FaultProxy("127.0.0.1", port_of_the_broker) as proxy:
+        mq = unimq.connect(proxy.url(url_of_the_broker))
         fault = proxy.cut_after(client_bytes=1234)
         ...
 
@@ -26,9 +26,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+
+from ._proxy_link import Cut, Link, Pipe, Traffic
 
 HOST = "127.0.0.1"
 BUFFER_BYTES = 1 << 20
@@ -46,79 +47,6 @@ class ProxyError(RuntimeError):
     """The proxy itself could not do what was asked."""
 
 
-@dataclass(slots=True)
-class Traffic:
-    """What one connection has forwarded."""
-
-    client_bytes: int = 0
-    server_bytes: int = 0
-
-
-class Cut:
-    """An armed `cut_after`. `fired` counts the connections it has cut."""
-
-    def __init__(self, direction: str, after_bytes: int, nth: int | None, times: int | None) -> None:
-        self.direction = direction
-        self.after_bytes = after_bytes
-        self.nth = nth
-        self.times = times
-        self.fired = 0
-        self._seen = 0
-        self._done = threading.Event()
-
-    def wait(self, timeout_s: float) -> bool:
-        """True when it has cut at least one connection, within this time."""
-        return self._done.wait(timeout_s)
-
-    def _takes(self) -> bool:
-        """Asked once for each connection opened after arming."""
-        self._seen += 1
-        return self.nth is None or self._seen == self.nth
-
-    def _fire(self) -> None:
-        self.fired += 1
-        self._done.set()
-
-    @property
-    def _spent(self) -> bool:
-        return self.times is not None and self.fired >= self.times
-
-
-@dataclass(slots=True, eq=False)
-class _Pipe:
-    """One direction of one connection."""
-
-    name: str
-    source: socket.socket
-    target: socket.socket
-    chunks: deque[tuple[float, memoryview]] = field(default_factory=deque)  # (not before, bytes)
-    held: int = 0
-    forwarded: int = 0
-    ended: str = ""  # "fin" or "rst": what came after the last byte
-    finished: bool = False  # that was passed on, or the target takes nothing any more
-    broken: bool = False  # the latter
-    cuts: list[tuple[Cut, int]] = field(default_factory=list)  # (cut, at this count of `forwarded`)
-
-
-@dataclass(slots=True, eq=False)
-class _Link:
-    """One client connection and the one it has to the broker."""
-
-    client: _Pipe
-    server: _Pipe
-    traffic: Traffic
-    connecting: bool
-    dies_at: float | None = None  # being cut: at this time at the latest
-
-    @property
-    def sockets(self) -> tuple[socket.socket, socket.socket]:
-        return self.client.source, self.server.source
-
-    @property
-    def pipes(self) -> tuple[_Pipe, _Pipe]:
-        return self.client, self.server
-
-
 class FaultProxy:
     def __init__(self, target_host: str, target_port: int, *, listen_port: int = 0) -> None:
         self.host = HOST
@@ -128,13 +56,14 @@ class FaultProxy:
         self.server_bytes = 0
         self._target = (target_host, target_port)
         self._traffic: deque[Traffic] = deque(maxlen=TRAFFIC_KEPT)
-        self._links: dict[_Link, None] = {}
+        self._links: dict[Link, None] = {}
         self._silent: set[str] = set()
         self._delay_s = 0.0
         self._cuts: list[Cut] = []
         self._commands: deque[tuple[Callable[[], None], threading.Event, list[BaseException]]] = deque()
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopping = False  # the thread is to end, or has ended
+        self._closed = False
         self._thread: threading.Thread | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -156,9 +85,9 @@ class FaultProxy:
 
     def close(self) -> None:
         """Resets all connections and ends the thread. Safe to call twice."""
-        if self._thread is None or self._stopping:
+        if self._thread is None or self._closed:
             return
-        self._stopping = True
+        self._closed = self._stopping = True
         self._wake()
         self._thread.join(CONTROL_TIMEOUT_S)
         if self._thread.is_alive():
@@ -328,8 +257,8 @@ class FaultProxy:
     def _wake(self) -> None:
         try:
             self._waker.send(b"\0")
-        except BlockingIOError:
-            pass  # full of wake-ups already
+        except (BlockingIOError, BrokenPipeError):
+            pass  # full of wake-ups already, or the thread has just ended
 
     def _run(self) -> None:
         try:
@@ -434,14 +363,12 @@ class FaultProxy:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         traffic = Traffic()
-        link = _Link(
-            _Pipe("client", client, server), _Pipe("server", server, client), traffic, connecting=True
-        )
+        link = Link(Pipe("client", client, server), Pipe("server", server, client), traffic, connecting=True)
         self.connections += 1
         self._traffic.append(traffic)
         self._links[link] = None
         for cut in self._cuts:
-            if cut._takes():
+            if cut.takes():
                 (link.client if cut.direction == "client" else link.server).cuts.append(
                     (cut, cut.after_bytes)
                 )
@@ -454,7 +381,7 @@ class FaultProxy:
             return
         self._advance(link, time.monotonic())
 
-    def _read(self, pipe: _Pipe, back: _Pipe) -> None:
+    def _read(self, pipe: Pipe, back: Pipe) -> None:
         if not self._may_read(pipe):
             return
         try:
@@ -472,7 +399,7 @@ class FaultProxy:
         pipe.chunks.append((not_before, memoryview(data)))
         pipe.held += len(data)
 
-    def _advance(self, link: _Link, now: float) -> None:
+    def _advance(self, link: Link, now: float) -> None:
         """Forwards what may go, passes on what has ended, cuts what is due, and says what to wait for next."""
         if link.dies_at is None and not link.connecting:
             for pipe in link.pipes:
@@ -493,7 +420,7 @@ class FaultProxy:
             return
         self._watch(link, self._events(link, link.client.source), self._events(link, link.server.source))
 
-    def _forward(self, link: _Link, pipe: _Pipe, now: float) -> None:
+    def _forward(self, link: Link, pipe: Pipe, now: float) -> None:
         while pipe.chunks and pipe.chunks[0][0] <= now:
             not_before, data = pipe.chunks[0]
             # Never one byte more than the nearest cut allows.
@@ -529,29 +456,29 @@ class FaultProxy:
                 except OSError:
                     pass  # reset meanwhile: the other pipe reads it
 
-    def _broken(self, link: _Link) -> bool:
+    def _broken(self, link: Link) -> bool:
         """Whether one side was reset and all it had said is passed on: then the other is reset too."""
         return any(p.ended == "rst" and p.finished for p in link.pipes) or (
             all(p.finished for p in link.pipes) and any(p.ended != "fin" for p in link.pipes)
         )
 
-    def _due(self, link: _Link) -> bool:
+    def _due(self, link: Link) -> bool:
         """Whether a cut has been reached; fires it."""
         due = False
         for pipe in link.pipes:
             for cut, at in pipe.cuts:
-                if pipe.forwarded >= at and not cut._spent and not link.connecting:
-                    cut._fire()
+                if pipe.forwarded >= at and not cut.spent and not link.connecting:
+                    cut.fire()
                     due = True
         if due:
-            spent = {cut for cut in self._cuts if cut._spent}
+            spent = {cut for cut in self._cuts if cut.spent}
             self._cuts = [cut for cut in self._cuts if cut not in spent]
             for each in self._links:
                 for pipe in each.pipes:
-                    pipe.cuts = [(cut, at) for cut, at in pipe.cuts if not cut._spent]
+                    pipe.cuts = [(cut, at) for cut, at in pipe.cuts if not cut.spent]
         return due
 
-    def _may_read(self, pipe: _Pipe) -> bool:
+    def _may_read(self, pipe: Pipe) -> bool:
         return (
             not pipe.ended
             and not pipe.finished
@@ -559,7 +486,7 @@ class FaultProxy:
             and pipe.name not in self._silent
         )
 
-    def _events(self, link: _Link, sock: socket.socket) -> int:
+    def _events(self, link: Link, sock: socket.socket) -> int:
         incoming, outgoing = (
             (link.client, link.server) if sock is link.client.source else (link.server, link.client)
         )
@@ -573,7 +500,7 @@ class FaultProxy:
             events |= selectors.EVENT_WRITE
         return events
 
-    def _watch(self, link: _Link, client_events: int, server_events: int) -> None:
+    def _watch(self, link: Link, client_events: int, server_events: int) -> None:
         for sock, events in zip(link.sockets, (client_events, server_events), strict=True):
             key = self._selector.get_map().get(sock.fileno())
             if key is None:
@@ -593,13 +520,13 @@ class FaultProxy:
         self._silent = set(directions)
         self._touch_all()
 
-    def _abort(self, link: _Link) -> None:
+    def _abort(self, link: Link) -> None:
         for sock in link.sockets:
             # No lingering: close() sends a reset and not a FIN.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._drop(link)
 
-    def _drop(self, link: _Link) -> None:
+    def _drop(self, link: Link) -> None:
         self._watch(link, 0, 0)
         for sock in link.sockets:
             sock.close()

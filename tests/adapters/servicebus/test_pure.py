@@ -87,7 +87,7 @@ def test_plan_of_a_subscription() -> None:
         "t/Subscriptions/s/$DeadLetterQueue", "t.s.retry/$DeadLetterQueue",
     ]  # fmt: skip
     assert plan.retry(1.0).ref.sessions, "sessions where the source has them"
-    assert plan.topology[0].places == (plan.retry(1.0).ref,)
+    assert plan.topology[0].places == (plan.retry(1.0),)
 
 
 def test_plan_of_a_topic() -> None:

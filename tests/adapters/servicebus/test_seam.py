@@ -172,18 +172,25 @@ def test_29_a_subscription_retries_in_private(w: World) -> None:
 def test_46_dead_letter_is_native_with_reason(w: World) -> None:
     link, orders = w.sender(Q), w.receiver(Q)
     sent(link, Message(b"x", headers={"h": "1"}))
-    settled(orders, take(orders, 1), DeadLetterOutcome("no-such-customer", "number 7"))
+    settled(
+        orders,
+        take(orders, 1),
+        DeadLetterOutcome("no-such-customer", "number 7", {"unimq-attempt": 4, "unimq-history": "a\nb"}),
+    )
     dead = w.receiver(w.adapter.plan(Q, Retry(), Facts()).dead_read[0], mode="dead")
     (letter,) = take(dead, 1)
     assert letter.body == b"x"
-    assert letter.metadata.unimq["unimq-reason"] == "no-such-customer"
-    assert letter.metadata.unimq["unimq-description"] == "number 7"
+    assert letter.native_death().reason == "no-such-customer"
+    assert letter.native_death().description == "number 7"
     assert letter.headers == {"h": "1"}
+    assert letter.metadata.attempts == 4
+    assert letter.metadata.unimq["unimq-history"] == "a\nb"
     replayed = w.sender(Q)
     assert forward(replayed, Copy(letter, "id-0#1", {}, frozenset({"unimq-reason"}))).failures is None
     settled(dead, [letter], Ack())
     (back,) = take(orders, 1)
-    assert "unimq-reason" not in back.metadata.unimq
+    assert back.native_death() is None
+    assert back.metadata.unimq["unimq-history"] == "a\nb", "a replay keeps the history"
 
 
 def test_51_the_brokers_own_dead_letters(w: World) -> None:
@@ -196,7 +203,7 @@ def test_51_the_brokers_own_dead_letters(w: World) -> None:
     for _ in range(2):
         settled(orders, take(orders, 1), Release())
     dead = w.receiver(names.place(names.dead_of(names.queue_entity(Q))), mode="dead")
-    assert [(d.body, d.metadata.unimq["unimq-reason"]) for d in take(dead, 2)] == [
+    assert [(d.body, d.native_death().reason) for d in take(dead, 2)] == [
         (b"old", "expired"), (b"poison", "max-delivery"),
     ]  # fmt: skip
 

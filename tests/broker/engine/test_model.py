@@ -41,7 +41,14 @@ class Known:
     was_deferred: bool = False
 
 
-seconds = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0, 7.0])
+seconds = st.sampled_from([0.0, 0.5, 0.5, 1.0, 1.0, 2.0, 7.0])
+messages = st.tuples(
+    st.integers(0, 4),  # priority
+    st.sampled_from([None, None, 1.0, 4.0]),  # ttl_s
+    st.sampled_from([None, None, None, 0.0, 1.0, 3.0]),  # delay_s
+    st.sampled_from([None, None, None, "x", "y"]),  # message_id
+    st.binary(max_size=2),
+)
 choices = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 
 
@@ -137,14 +144,12 @@ class QueueAndModel(RuleBasedStateMachine):
 
     # -------------------------------------------------------------------------------------------------- the steps
 
-    @rule(
-        priority=st.integers(0, 4),
-        ttl_s=st.sampled_from([None, None, 1.0, 4.0]),
-        delay_s=st.sampled_from([None, None, 0.0, 1.0, 3.0]),
-        message_id=st.sampled_from([None, "x", "y"]),
-        body=st.binary(max_size=5),
-    )
-    def put(
+    @rule(fields=st.lists(messages, min_size=1, max_size=5))
+    def put(self, fields: list[tuple[int, float | None, float | None, str | None, bytes]]) -> None:
+        for each in fields:
+            self.put_one(*each)
+
+    def put_one(
         self, priority: int, ttl_s: float | None, delay_s: float | None, message_id: str | None, body: bytes
     ) -> None:
         options, now = self.options, self.clock.now()
@@ -169,15 +174,19 @@ class QueueAndModel(RuleBasedStateMachine):
             if message_id is not None and options.dedup_window_s is not None:
                 self.ids[message_id] = now + options.dedup_window_s
 
+    # Without these conditions most programs would purge and lease an empty queue.
+    @precondition(lambda self: self.among("ready"))
     @rule(owner=st.sampled_from(OWNERS), n=st.integers(1, 4))
     def lease(self, owner: str, n: int) -> None:
         self.took(self.queue.lease(owner, n), self.in_order()[:n], owner)
 
+    @precondition(lambda self: self.among("ready"))
     @rule(owner=st.sampled_from(OWNERS), n=st.integers(1, 4))
     def lease_even_ones(self, owner: str, n: int) -> None:
         expected = [k for k in self.in_order() if k.seq % 2 == 0][:n]
         self.took(self.queue.lease(owner, n, wants=lambda e: e.seq % 2 == 0), expected, owner)
 
+    @precondition(lambda self: self.among("deferred"))
     @rule(owner=st.sampled_from(OWNERS), picks=choices)
     def receive_deferred(self, owner: str, picks: list[int]) -> None:
         expected = [
@@ -220,7 +229,9 @@ class QueueAndModel(RuleBasedStateMachine):
             elif verb == "dead_letter":
                 k.state = "why"
             elif verb == "defer":
-                k.state, k.redelivered, k.was_deferred = "deferred", True, True
+                k.redelivered = k.was_deferred = True
+                outlived = k.expires_at is not None and k.expires_at <= self.clock.now()
+                k.state = "expired" if outlived else "deferred"
             else:
                 self.come_back(k, verb == "release")
         if verb == "dead_letter":
@@ -236,6 +247,7 @@ class QueueAndModel(RuleBasedStateMachine):
         newest = next(e for e in reversed(self.handles) if e.seq == handle.seq)
         return newest is handle and self.known[handle.seq].state == "leased"
 
+    @precondition(lambda self: self.among("leased"))
     @rule(owner=st.sampled_from(OWNERS))
     def owner_vanishes(self, owner: str) -> None:
         expected = sorted((k for k in self.among("leased") if k.owner == owner), key=lambda k: k.position)
@@ -243,6 +255,7 @@ class QueueAndModel(RuleBasedStateMachine):
             self.come_back(k, True)
         assert self.queue.drop_owner(owner) == len(expected)
 
+    @precondition(lambda self: self.among("delayed"))
     @rule(pick=st.integers(0, 30))
     def cancel(self, pick: int) -> None:
         k = self.known.get(pick)
@@ -251,6 +264,7 @@ class QueueAndModel(RuleBasedStateMachine):
         if there and k is not None:
             k.state = "cancelled"
 
+    @precondition(lambda self: len(self.among("ready")) > 6)
     @rule(delayed=st.booleans())
     def purge(self, delayed: bool) -> None:
         expected = self.among("ready") + (self.among("delayed") if delayed else [])
@@ -258,6 +272,7 @@ class QueueAndModel(RuleBasedStateMachine):
             k.state = "purged"
         assert self.queue.purge(delayed=delayed) == len(expected)
 
+    @precondition(lambda self: self.known)
     @rule(by_s=seconds, ticked=st.booleans())
     def advance(self, by_s: float, ticked: bool) -> None:
         self.clock.advance(by_s)
@@ -318,5 +333,5 @@ class QueueAndModel(RuleBasedStateMachine):
 
 TestQueueAndModel = QueueAndModel.TestCase
 TestQueueAndModel.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

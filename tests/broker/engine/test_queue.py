@@ -395,3 +395,22 @@ def test_impossible_options_are_refused(options: dict[str, int]) -> None:
 def test_the_clock_only_moves_forward() -> None:
     with pytest.raises(ValueError, match="forward"):
         ManualClock().advance(-1)
+
+
+def test_returned_selected_and_returned_again() -> None:
+    q, _ = queue()
+    put(q, 0, 1)
+    for _ in range(3):
+        held = q.lease("a", 1, wants=lambda e: e.seq == 2)
+        assert bodies(held) == "1"
+        q.release(held)
+    assert bodies(q.lease("a", 5)) == "0 1"
+
+
+def test_deferring_what_has_outlived_its_ttl_ends_it() -> None:
+    q, clock = queue(ttl_s=5)
+    put(q, 0)
+    held = q.lease("a")
+    clock.advance(5)
+    assert not q.defer(held)
+    assert q.removed["expired"] == 1

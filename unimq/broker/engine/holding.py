@@ -142,7 +142,7 @@ class Holding:
             again.delivery_count += count
         if options.max_delivery_count is not None and again.delivery_count >= options.max_delivery_count:
             self._condemn(again, MAX_DELIVERIES)
-        elif again.expires_at is not None and again.expires_at <= now and not self._lazy_ttl:
+        elif self._outlived(again, now):
             self._condemn(again, EXPIRED)
         elif again.deferred:
             self._set_aside(again)
@@ -173,6 +173,9 @@ class Holding:
         if self.sessions is not None and self.listeners:
             self.news |= NEWS_READY  # what nobody had leased of this session is free now too
         return len(entries)
+
+    def _outlived(self, entry: Entry, now: float) -> bool:
+        return entry.expires_at is not None and entry.expires_at <= now and not self._lazy_ttl
 
     def _set_aside(self, again: Entry) -> None:
         again.state = DEFERRED

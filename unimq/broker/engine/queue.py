@@ -18,7 +18,7 @@ LEASED     ack                                       ended
 LEASED     release, lock expired, drop_owner         a successor: READY; DEFERRED if it was set aside before;
                                                      DEAD (ended) when over its deliveries or its ttl
 LEASED     dead_letter                               DEAD, or ended without a dead-letter place
-LEASED     defer                                     a successor: DEFERRED
+LEASED     defer                                     a successor: DEFERRED; DEAD (ended) when over its ttl
 DEFERRED   receive_deferred                          LEASED
 DEFERRED   its ttl                                   DEAD, or ended without a dead-letter place
 DEAD       bury                                      ended
@@ -252,13 +252,16 @@ class QueueCore(Holding):
 
     def defer(self, entries: Iterable[Entry]) -> Sequence[Entry]:
         """Set aside: only `receive_deferred` with its number brings it out."""
-        self._catch_up()
+        now = self._catch_up()
         lost = []
         for entry in entries:
             if self._unlease(entry):
                 again = successor(entry)
                 again.deferred = True
-                self._set_aside(again)
+                if self._outlived(again, now):
+                    self._condemn(again, EXPIRED)
+                else:
+                    self._set_aside(again)
             else:
                 lost.append(entry)
         if self.news:

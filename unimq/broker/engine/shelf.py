@@ -20,17 +20,18 @@ from .message import READY, Entry
 class Lane:
     """One priority."""
 
-    __slots__ = ("_tombstones", "fresh", "live", "returned")
+    __slots__ = ("_given_back", "_tombstones", "fresh", "live", "returned")
 
     def __init__(self) -> None:
         self.fresh: deque[Entry] = deque()
         self.returned: list[tuple[int, int, Entry]] = []
         self.live = 0
-        self._tombstones = 0
+        self._tombstones = self._given_back = 0
 
     def give_back(self, entry: Entry) -> None:
-        # seq breaks the tie of two entries that were given the same position; one seq is READY at most once
-        heapq.heappush(self.returned, (entry.position, entry.seq, entry))
+        # the count breaks ties: a tombstone of this very message may still lie here, at the same position
+        self._given_back += 1
+        heapq.heappush(self.returned, (entry.position, self._given_back, entry))
         self.live += 1
 
     def head(self) -> Entry | None:

@@ -16,6 +16,8 @@ from .._table import behaviour
 from . import _kit as kit
 from ._help import a_queue, bodies, drain_all, fill, one, take
 
+THREADS_SLACK = 3
+
 
 @behaviour(87)
 def close_unblocks_receive(h: Harness) -> None:
