@@ -54,16 +54,24 @@ class Turnstile:
     Take the latch *before* looking, then wait for it: a change in between has set it already.
     """
 
-    __slots__ = ("_latch", "_lock")
+    __slots__ = ("_latch", "_lock", "_taken")
 
     def __init__(self) -> None:
         self._latch = Latch()
+        self._taken = False  # whether anybody may be waiting for the latch: without, a turn costs nothing
         self._lock = threading.Lock()  # two turns at once must not strand who took the latch between them
 
     def latch(self) -> Latch:
-        return self._latch
+        while True:
+            latch = self._latch
+            self._taken = True
+            if latch is self._latch:
+                return latch  # a turn from here on sees that it is taken, and sets it
 
     def turn(self) -> None:
+        if not self._taken:
+            return
         with self._lock:
+            self._taken = False  # before the swap: who takes the new latch meanwhile marks it again
             latch, self._latch = self._latch, Latch()
         latch.set()

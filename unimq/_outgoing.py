@@ -48,7 +48,7 @@ class Line:
 
     __slots__ = (
         "target", "batcher", "intent", "opened", "delay_s", "_capabilities", "_codecs", "_ids", "_middleware", "_adapter",
-        "_max_bytes", "_plain", "_emulated_delay",
+        "_max_bytes", "_emulated_delay", "quick",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +68,7 @@ class Line:
         self.batcher = batcher
         self.intent = intent
         self.opened = False
+        self.quick = 0  # sends that did not have to wait, for the async facade
         self.delay_s = delay_s  # the one delay of the place behind this line, if it is a delay line
         self._capabilities = capabilities
         self._codecs = codecs

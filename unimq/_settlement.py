@@ -30,6 +30,7 @@ from .capabilities import Capabilities
 from .codec import Codecs
 from .delivery import Delivery
 from .driver import (
+    ALL_SETTLED,
     IN_HAND,
     NATIVE,
     Ack,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from ._copier import Copier
 
 SETTLE_MAX_PER_CALL: Final = 1_000
+ACK: Final = Ack()
 _log = logging.getLogger("unimq.settle")
 
 
@@ -431,10 +433,12 @@ class Desk:
                 return
 
     def _gather(self) -> list[tuple[Outcome, list[Delivery]]]:
+        if len(self._acks) == 1 and not self._others:
+            return [(ACK, [self._acks.popleft()])]
         groups: list[tuple[Outcome, list[Delivery]]] = []
         acks = [self._acks.popleft() for _ in range(min(len(self._acks), SETTLE_MAX_PER_CALL))]
         if acks:
-            groups.append((Ack(), acks))
+            groups.append((ACK, acks))
         for _ in range(min(len(self._others), SETTLE_MAX_PER_CALL)):
             delivery, outcome = self._others.popleft()
             if groups and groups[-1][0] == outcome:
@@ -444,24 +448,38 @@ class Desk:
         return groups
 
     def _hand_over(self, groups: list[tuple[Outcome, list[Delivery]]]) -> None:
-        left = [len(groups)]
-        count_lock = threading.Lock()
+        done: Callable[[SettleResult], None]
+        if len(groups) == 1:
+            done = self._settled_one
+        else:
+            left = [len(groups)]
+            count_lock = threading.Lock()
 
-        def done(result: SettleResult) -> None:
-            if result.lost:
-                self._report_lost(list(result.lost))
-            with count_lock:
-                left[0] -= 1
-                last = left[0] == 0
-            if last:
-                self._freed()
+            def done(result: SettleResult) -> None:
+                if result.lost:
+                    self._report_lost(list(result.lost))
+                with count_lock:
+                    left[0] -= 1
+                    last = left[0] == 0
+                if last:
+                    self._freed()
 
+        link = self._link
         for outcome, deliveries in groups:
-            link = deliveries[0].link
-            if self._link is None or link is not self._link:
-                done(SettleResult(lost=deliveries))
+            # a verb may cross with the loss of its link: a tag of the old one means something else on the new one
+            stale = [delivery for delivery in deliveries if delivery.link is not link]
+            if stale:
+                self._report_lost(stale)
+                deliveries = [delivery for delivery in deliveries if delivery.link is link]
+            if link is None or not deliveries:
+                done(ALL_SETTLED)
             else:
                 link.settle(deliveries, outcome, done)
+
+    def _settled_one(self, result: SettleResult) -> None:
+        if result.lost:
+            self._report_lost(list(result.lost))
+        self._freed()
 
     def _freed(self) -> None:
         self._busy = False

@@ -118,7 +118,7 @@ class Supervisor:
         self._intents: dict[Intent, _Kept] = {}
         self._todo: list[Intent] = []
         self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
+        self._losses: deque[tuple[int, Lost | Cancelled]] = deque()
         self._stop = threading.Event()
         self._driver: threading.Thread | None = None
         self._driver_lock = threading.Lock()
@@ -254,7 +254,9 @@ class Supervisor:
             if not wanted:
                 raise Closed(f"{intent.what} was closed while it opened")
         elif early is not None:
-            self._link_lost(link, early)
+            with self._lock:
+                self._losses.append((epoch, Lost(link, early)))
+                self._start_thread()
         return keep
 
     def keep(self, intent: Intent) -> None:
@@ -285,13 +287,11 @@ class Supervisor:
     def _handle(self, epoch: int, event: Event) -> None:
         if epoch != self._epoch or self._state is State.CLOSED:
             return
-        if isinstance(event, Lost) and event.link is None:
-            self._connection_lost(epoch, self.classify(event.error, Op.CONNECT, False))
-        elif isinstance(event, Lost | Cancelled):
-            error = event.error or ConnectionFailed(
-                "the broker ended the consumer", adapter=self.adapter.name
-            )
-            self._link_lost(event.link, self.classify(error, Op.RECEIVE, False))
+        if isinstance(event, Lost | Cancelled):
+            # only the supervisor's thread takes links away and gives them back: in one order, whoever reports the loss
+            with self._lock:
+                self._losses.append((epoch, event))
+                self._start_thread()
         elif isinstance(event, Blocked):
             self.blocked = event.reason or "the broker takes no messages for now"
             _log.warning("blocked: %s", self.blocked)
@@ -308,10 +308,19 @@ class Supervisor:
         with self._lock:
             return next((intent for intent in self._intents if intent.link is link), None)
 
+    def _lost(self, epoch: int, event: Lost | Cancelled) -> None:
+        """On the supervisor's thread."""
+        if epoch != self._epoch:
+            return
+        if event.link is None:
+            assert isinstance(event, Lost)
+            self._connection_lost(epoch, self.classify(event.error, Op.CONNECT, False))
+            return
+        error = event.error or ConnectionFailed("the broker ended the consumer", adapter=self.adapter.name)
+        self._link_lost(event.link, self.classify(error, Op.RECEIVE, False))
+
     def _connection_lost(self, epoch: int, error: UnimqError) -> None:
         with self._lock:
-            if epoch != self._epoch:
-                return
             if self._state is not State.UP:
                 self._early_loss = (epoch, error)  # lost before `connect` returned
                 return
@@ -321,29 +330,22 @@ class Supervisor:
             intents = list(self._intents)
             self._todo.clear()
         _log.warning("the connection to %s is lost, reconnecting: %s", self._endpoint, error)
-        for (
-            intent
-        ) in intents:  # before the thread looks: an intent that still has its dead link would not be reopened
+        for intent in intents:
             intent.detach(error)
-        with self._lock:
-            self._start_thread()
         self.changed.turn()
 
     def _link_lost(self, link: object, error: UnimqError) -> None:
-        with self._lock:
-            intent = self._intent_of(link)
-            if intent is None:
-                self._early_losses.append((link, error))  # it may be on its way to its intent
-                return
+        intent = self._intent_of(link)
+        if intent is None:
+            self._early_losses.append((link, error))  # it may be on its way to its intent
+            return
         _log.warning("%s is lost, reopening: %s", intent.what, error)
-        intent.detach(error)  # before the thread looks
+        intent.detach(error)
         with self._lock:
             self._todo.append(intent)
-            self._start_thread()
         self.changed.turn()
 
     def _start_thread(self) -> None:
-        self._wake.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="unimq-supervisor", daemon=True)
             self._thread.start()
@@ -352,13 +354,15 @@ class Supervisor:
     def _run(self) -> None:
         while not self._stop.is_set():
             with self._lock:
-                self._wake.clear()
-                intent = self._todo.pop(0) if self._todo else None
-                if self._state is not State.DOWN and intent is None:
+                loss = self._losses.popleft() if self._losses else None
+                intent = self._todo.pop(0) if self._todo and loss is None else None
+                if self._state is not State.DOWN and intent is None and loss is None:
                     self._thread = None
                     return
             try:
-                if self._state is State.DOWN:
+                if loss is not None:
+                    self._lost(*loss)
+                elif self._state is State.DOWN:
                     self._reconnect()
                 elif intent is not None:
                     self._reopen(intent)
@@ -400,7 +404,10 @@ class Supervisor:
     def _check_early(self, epoch: int) -> None:
         early = self._early_loss
         if early is not None and early[0] == epoch:
-            self._connection_lost(epoch, early[1])
+            self._early_loss = None
+            with self._lock:
+                self._losses.append((epoch, Lost(None, early[1])))
+                self._start_thread()
 
     def _try_connect(self) -> tuple[Connection, int]:
         try:

@@ -38,6 +38,11 @@ def schemes() -> list[str]:
     return sorted({*_by_hand, *(point.name for point in entry_points(group=GROUP))})
 
 
+def loaded() -> list[Adapter]:
+    """The adapters in use so far, each once."""
+    return list({id(adapter): adapter for adapter in (*_by_hand.values(), *_loaded.values())}.values())
+
+
 def find(scheme: str) -> Adapter:
     """The adapter for `scheme`. Raises `AdapterMissing`, with the schemes there are."""
     known = _by_hand.get(scheme) or _loaded.get(scheme)

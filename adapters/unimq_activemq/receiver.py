@@ -205,10 +205,13 @@ class ReceiverLink:
         return taken
 
     def _ack_first(self, deliveries: list[StompDelivery]) -> None:
+        size = sum(delivery.size for delivery in deliveries) if self._flavour == names.ARTEMIS else 0
+
         def acked(result: SettleResult) -> None:
             lost = set(map(id, result.lost))
             with self._cond:
                 self._acking = 0
+                self._held_bytes -= size
                 self._ready.extend(delivery for delivery in deliveries if id(delivery) not in lost)
             self._announce()
 
@@ -239,7 +242,7 @@ class ReceiverLink:
 
     def _free(self, deliveries: Sequence[Delivery], *, taken: bool) -> None:
         size = 0
-        if self._flavour == names.ARTEMIS and not self._browsing:
+        if self._flavour == names.ARTEMIS and taken:
             size = sum(delivery.size for delivery in deliveries if isinstance(delivery, StompDelivery))
         with self._cond:
             self._held_bytes = max(self._held_bytes - size, 0)

@@ -24,9 +24,9 @@ from unimq.address import Source, Subscription, Target, Topic
 from unimq.capabilities import Capabilities
 from unimq.driver import (
     ConnectOptions,
+    Credential,
     Facts,
     Lost,
-    Password,
     Place,
     ReceiverOptions,
     SenderOptions,
@@ -92,10 +92,11 @@ class KafkaConnection:
         self._main = self._pump(SenderOptions())
 
     def _settings(self, options: ConnectOptions) -> dict[str, Any]:
-        secret = options.credential() if options.credential is not None else None
+        ask = settings.credential(options)
+        secret = None if ask is None else ask()
         base = settings.common(self._endpoint, options, secret)
-        if isinstance(secret, Token):
-            base["oauth_cb"] = _tokens(options, secret)
+        if ask is not None and isinstance(secret, Token):
+            base["oauth_cb"] = _tokens(ask, secret)
         return base
 
     @classmethod
@@ -362,15 +363,14 @@ class KafkaConnection:
                 self._admin = None
 
 
-def _tokens(options: ConnectOptions, first: Token) -> Any:
+def _tokens(ask: Credential, first: Token) -> Any:
     """librdkafka's `oauth_cb`: the token we have, then fresh ones."""
     fresh = [first]
 
-    def ask(config: str) -> tuple[str, float]:
-        token = fresh.pop() if fresh else options.credential() if options.credential is not None else None
+    def token_for(config: str) -> tuple[str, float]:
+        token = fresh.pop() if fresh else ask()
         if not isinstance(token, Token):
-            kind = "a Password" if isinstance(token, Password) else "nothing"
-            raise Unsupported(f"the credential gave a Token first and {kind} later")
+            raise Unsupported(f"the credential gave a Token first and a {type(token).__name__} later")
         return token.value, token.expires_at if token.expires_at is not None else time.time() + TOKEN_LIFE_S
 
-    return ask
+    return token_for

@@ -3,7 +3,7 @@
 Rules
 - It polls in slices, also when paused or idle, so the group never waits for a user's handler; settlements are commands to it.
 - A full prefetch goes on polling too: what that brings is kept ahead (`AHEAD_MAX` records); only then all partitions are
-  paused, until half of it is free again: pausing throws away what librdkafka has fetched.
+  paused, until half of it is free again (or some for a while): pausing throws away what librdkafka has fetched.
 - A retry place's record that is not due is parked and its partition paused until it is.
 - Revoked: what was not handed out is dropped, the rest is told to the core, which settles or forgets each; then the commit,
   at the latest `REVOKE_DRAIN_S` later. Lost: an event, no commit.
@@ -41,6 +41,7 @@ POLL_IDLE_S: Final = 0.05
 POLL_BUSY_S: Final = 0.01  # while deliveries are out, so that their settlements do not wait long
 ANSWER_LOOK_S: Final = 0.001  # a commit takes about that long; who waits for it may hold what makes room
 AHEAD_MAX: Final = 8
+REFILL_AFTER_S: Final = 0.25
 CONSUME_MAX: Final = 500
 REVOKE_DRAIN_S: Final = 5.0
 _log = logging.getLogger("unimq.kafka")
@@ -57,6 +58,7 @@ class Owner:
         self._parking: set[Lane] = set()
         self._books = Books(link, link.completions, grouped=reading.group is not None)
         self._choked = False
+        self._room_since = 0.0
         self._ahead: deque[Any] = deque()  # records polled while the prefetch was full
         self._look_s = ANSWER_LOOK_S
         self._watch = Watch(reading)
@@ -151,9 +153,8 @@ class Owner:
         if self._ahead:
             self._take_in([self._ahead.popleft() for _ in range(min(room, len(self._ahead)))])
             return
-        if self._choked and self._half_free():
-            self._choked = False
-            self._resume("full", self._books.lanes.values())
+        if self._choked:
+            self._unchoke()
         records = self._consumer.consume(min(room, CONSUME_MAX), 0)
         if not records:
             first = self._consumer.poll(self._slice_s())
@@ -167,11 +168,16 @@ class Owner:
             return 0
         return self.reading.prefetch - self._books.unsettled
 
-    def _half_free(self) -> bool:
-        books, reading = self._books, self.reading
-        return (
+    def _unchoke(self) -> None:
+        """Fetch again once half is free; some room alone must do after a while, for nobody may be settling."""
+        books, reading, now = self._books, self.reading, time.monotonic()
+        self._room_since = self._room_since or now
+        half_free = (
             books.unsettled <= reading.prefetch // 2 and books.unsettled_bytes <= reading.prefetch_bytes // 2
         )
+        if half_free or now - self._room_since > REFILL_AFTER_S:
+            self._choked, self._room_since = False, 0.0
+            self._resume("full", books.lanes.values())
 
     def _slice_s(self) -> float:
         slice_s = POLL_BUSY_S if self._books.unsettled or not self._books.commits.idle else POLL_IDLE_S

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from unimq.driver import ConnectOptions, Password, SenderOptions, Token
+from unimq.driver import ConnectOptions, Credential, Password, SenderOptions, Token
 from unimq.errors import Unsupported
 from unimq.url import Endpoint, UrlError
 
@@ -63,6 +63,7 @@ def check(endpoint: Endpoint, options: ConnectOptions) -> None:
         raise UrlError(f"a {endpoint.scheme}:// URL names its brokers: {endpoint.scheme}://HOST:9092")
     if options.tls is not None:
         raise Unsupported("Kafka's client takes no SSLContext: give files, ?ca= ?cert= ?key=")
+    credential(options)
     if endpoint.path:
         raise UrlError(
             f"a {endpoint.scheme}:// URL has no path; topics are addresses: Queue(...), Topic(...)"
@@ -78,6 +79,16 @@ def check(endpoint: Endpoint, options: ConnectOptions) -> None:
             raise Unsupported(
                 f"native setting {', '.join(map(repr, refused))}: unimq's promises stand on its own value"
             )
+
+
+def credential(options: ConnectOptions) -> Credential | None:
+    """The callable one; Kafka's client has no use for a token credential of azure-core's form."""
+    given = options.credential
+    if given is None or callable(given):
+        return given
+    raise Unsupported(
+        f"a {type(given).__name__} is no credential for Kafka: give a callable that returns a Password or a Token"
+    )
 
 
 def _native(native: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

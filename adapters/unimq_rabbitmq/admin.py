@@ -20,7 +20,7 @@ from . import errors, names
 from .topology import queue_depth
 
 if TYPE_CHECKING:
-    from .loop import Channels
+    from .questions import Channels
 
 Known = Mapping[str, Set[str]]
 

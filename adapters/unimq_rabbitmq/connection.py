@@ -49,10 +49,12 @@ from unimq.url import Endpoint
 from . import admin, errors, names, parameters, topology
 from .adapter import RabbitMQAdapter
 from .capabilities import found
-from .loop import Answer, Channels, Loop, guarded
-from .receiver import RabbitReceiver, ReplyReceiver, Step
-from .replies import Requests
-from .sender import RabbitSender, Route
+from .loop import Loop
+from .publisher import Route
+from .questions import Answer, Channels, guarded
+from .receiver import RabbitReceiver, Step
+from .replies import ReplyReceiver, Requests
+from .sender import RabbitSender
 
 OPERATION_TIMEOUT_S: Final = 15.0  # opening a link, a declare, an admin call: an answer or ConnectionFailed
 TOKEN_RENEW_BEFORE_S: Final = 60.0
@@ -97,8 +99,7 @@ class RabbitConnection:
     def open(self) -> None:
         """Blocks: one round over the hosts."""
         deadline = time.monotonic() + self._options.connect_timeout_s
-        if self._options.credential is not None:
-            self._credential = self._options.credential()
+        self._credential = parameters.ask(self._options)
         context = parameters.tls(self._endpoint, self._options)
         last: BaseException | None = None
         hosts = parameters.hosts(self._endpoint)
@@ -332,10 +333,10 @@ class RabbitConnection:
         """A thread of its own: `credential()` may block."""
         while isinstance(self._credential, Token) and self._credential.expires_at is not None:
             pause_s = max(self._credential.expires_at - time.time() - TOKEN_RENEW_BEFORE_S, 1.0)
-            if self._stop.wait(pause_s) or self._options.credential is None:
+            if self._stop.wait(pause_s):
                 return
             try:
-                fresh = self._options.credential()
+                fresh = parameters.ask(self._options)
             except (
                 Exception
             ):  # the user's code, on a thread of ours; the broker ends the connection when it must

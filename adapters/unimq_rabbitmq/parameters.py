@@ -17,6 +17,7 @@ import pika
 import pika.credentials
 
 from unimq.driver import ConnectOptions, Password, Token
+from unimq.errors import Unsupported
 from unimq.url import Endpoint, UrlError, check_options
 
 HEARTBEAT_S: Final = 60
@@ -79,6 +80,15 @@ def tls(endpoint: Endpoint, options: ConnectOptions) -> ssl.SSLContext | None:
     if "cert" in said:
         context.load_cert_chain(said["cert"], said.get("key"))
     return context
+
+
+def ask(options: ConnectOptions) -> Password | Token | None:
+    """What the user's `credential` says now. May block."""
+    if options.credential is None:
+        return None
+    if not callable(options.credential):
+        raise Unsupported("credential: RabbitMQ takes a callable that returns a Password or a Token")
+    return options.credential()
 
 
 def login(endpoint: Endpoint, credential: Password | Token | None) -> Any:

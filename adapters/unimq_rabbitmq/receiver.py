@@ -1,11 +1,8 @@
-"""Receiving: a channel per link; deliveries are buffered by the I/O thread, settlements are drained by it in batches.
+"""Receiving: a channel per link; deliveries are buffered by the I/O thread and taken by whoever is in `receive`.
 
 Rules
 - `receive` takes from the buffer and waits only when it is empty. Signals are per read of the socket, not per message.
-- An ack has no answer: after the acks of a drain goes one `basic.qos`, whose reply is the *barrier* behind which they are
-  confirmed. One barrier is in flight; what is written meanwhile waits for the next.
-- Acks leave at once, `multiple` up to the last tag below which everything is settled (`Tags`).
-- What is not behind a barrier when the link dies is lost, and said so before `Lost` or `Cancelled`.
+- Settling is `settling.py`'s. What it says is lost is said before `Lost` or `Cancelled`.
 - Too many bytes in hand shrink the prefetch: a new consumer with a smaller one takes over before the old one ends, since a
   queue may delete itself with its last consumer.
 """
@@ -25,61 +22,35 @@ import pika.spec
 
 from unimq.delivery import Delivery
 from unimq.driver import (
-    ALL_SETTLED,
     Ack,
     Cancelled,
-    DeadLetterOutcome,
-    Defer,
     Done,
-    Forget,
     Lost,
     Outcome,
     ReceiverOptions,
-    Release,
     SettleResult,
     Sink,
 )
 from unimq.errors import Closed
 
-from . import errors, fields, wire
-from .loop import Answer, Loop, guarded
-from .tags import Tags
+from . import errors, fields, topology, wire
+from .loop import Loop
+from .questions import Answer, Channels, guarded
+from .reader import Raw
+from .settling import Settling
 
 if TYPE_CHECKING:
     from .connection import RabbitConnection
 
 PREFETCH_MAX: Final = 65_535  # 16 bits on the wire
 GROW_BELOW: Final = 4  # a shrunk prefetch grows again when less than a quarter of the bytes are in hand
+BROWSE_RETURN_MAX_S: Final = 1.0  # for a queue to have back what was looked at
+BROWSE_LOOK_S: Final = 0.005
 _ACK: Final = Ack()
 _consumers = itertools.count(1)
 _log = logging.getLogger("unimq.rabbitmq")
 
 Step = Callable[[Any, Callable[[Any], None]], Any]
-
-
-class Raw:
-    """A delivery as pika has it: `method` (Basic.Deliver) and `properties` (BasicProperties), decoded on first use."""
-
-    __slots__ = ("_method_bytes", "_header_bytes", "_method", "_properties")
-
-    def __init__(
-        self, method: bytes = b"", header: bytes = b"", decoded: tuple[Any, Any] = (None, None)
-    ) -> None:
-        self._method_bytes = method
-        self._header_bytes = header
-        self._method, self._properties = decoded
-
-    @property
-    def method(self) -> Any:
-        if self._method is None:
-            self._method = pika.spec.Basic.Deliver().decode(self._method_bytes, 4)
-        return self._method
-
-    @property
-    def properties(self) -> Any:
-        if self._properties is None:
-            self._properties = pika.spec.BasicProperties(**wire.read_properties(self._header_bytes))
-        return self._properties
 
 
 class RabbitReceiver:
@@ -107,13 +78,15 @@ class RabbitReceiver:
         self._ordered = ordered
         self._on_receive = options.mode == "on_receive" and not no_ack
         self._counted = options.until_end or options.mode == "browse"
-        self._prefetch = self._wanted = max(1, min(options.prefetch, PREFETCH_MAX))
+        self._wanted = max(1, min(options.prefetch, PREFETCH_MAX))
         self._channel: Any = None
         self._number = 0
         self._consumer = ""
         self._buffer: deque[fields.RabbitDelivery] = deque()
         self._remaining: int | None = None  # messages still to come, where the end is known
-        self._tags = Tags()
+        self._seen = 0
+        self._settling = Settling(loop, no_ack=no_ack, let_go=self._let_go)
+        self._settling.prefetch = self._wanted
         self._held = self._held_bytes = 0
         self._resizing = False
         # the receiving side
@@ -121,14 +94,6 @@ class RabbitReceiver:
         self._waiting = False
         self._woken = False
         self._ready_wanted = False
-        # settling
-        self._commands: deque[tuple[Sequence[Delivery], Outcome | None, Done[SettleResult] | None]] = deque()
-        self._armed = False
-        self._qos_replies: deque[Callable[[], None]] = deque()
-        self._barrier: list[tuple[Done[SettleResult], Sequence[Delivery]]] | None = None
-        self._behind: list[tuple[Done[SettleResult], Sequence[Delivery]]] = []
-        self._finished: deque[tuple[Done[SettleResult], SettleResult]] = deque()
-        self._completing = False
         self._closing = False
         self._error: BaseException | None = None
 
@@ -147,6 +112,7 @@ class RabbitReceiver:
                 return
             self._channel = self._loop.connection.channel(on_open_callback=lambda _channel: step(None))
             self._number = self._channel.channel_number
+            self._settling.attach(self._channel)
             self._channel.add_on_close_callback(closed)
 
         def step(_frame: Any) -> None:
@@ -180,13 +146,13 @@ class RabbitReceiver:
     def _count(self, channel: Any, done: Callable[[Any], None]) -> None:
         def counted(frame: Any) -> None:
             self._remaining = frame.method.message_count
-            self._prefetch = self._wanted = max(1, min(self._wanted, self._remaining or 1))
+            self._settling.prefetch = self._wanted = max(1, min(self._wanted, self._remaining or 1))
             done(frame)
 
         channel.queue_declare(self.queue, passive=True, callback=counted)
 
     def _qos(self, channel: Any, done: Callable[[Any], None]) -> None:
-        channel.basic_qos(prefetch_count=self._prefetch, callback=done)
+        channel.basic_qos(prefetch_count=self._settling.prefetch, callback=done)
 
     def _consume(self, done: Callable[[Any], None]) -> None:
         channel = self._channel
@@ -206,7 +172,7 @@ class RabbitReceiver:
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Where pika reads the deliveries."""
-        self._tags.skipped_to(
+        self._settling.tags.skipped_to(
             method.delivery_tag
         )  # pika itself gives back what comes for a consumer that is ending
         self._arrived(method.delivery_tag, Raw(decoded=(method, properties)), body)
@@ -217,9 +183,10 @@ class RabbitReceiver:
             if self._remaining <= 0:
                 if not self._closing and self._options.mode != "browse":
                     self._loop.write(wire.nack_requeue(self._number, tag))
-                    self._tags.settled(tag)
+                    self._settling.tags.settled(tag)
                 return
             self._remaining -= 1
+            self._seen += 1
         self._held += 1
         self._held_bytes += len(body)
         self._buffer.append(fields.make_delivery(raw, body, tag, None, self))
@@ -232,10 +199,16 @@ class RabbitReceiver:
                 self._tell_ready()
         if self._remaining == 0 and self._consumer and self._options.mode != "browse":
             self._cancel_at_end()
-        if self._held_bytes > self._options.prefetch_bytes and not self._resizing and self._prefetch > 1:
+        if (
+            self._held_bytes > self._options.prefetch_bytes
+            and not self._resizing
+            and self._settling.prefetch > 1
+        ):
             average = self._held_bytes // max(self._held, 1)
-            self._resize(max(1, min(self._options.prefetch_bytes // max(average, 1), self._prefetch // 2)))
-        self._complete()
+            self._resize(
+                max(1, min(self._options.prefetch_bytes // max(average, 1), self._settling.prefetch // 2))
+            )
+        self._settling.complete()
 
     def _tell_ready(self) -> None:
         self._ready_wanted = False
@@ -252,7 +225,7 @@ class RabbitReceiver:
 
         def work() -> None:
             self._wanted = max(1, min(count, PREFETCH_MAX))
-            if self._wanted != self._prefetch and not self._resizing and self._error is None:
+            if self._wanted != self._settling.prefetch and not self._resizing and self._error is None:
                 self._resize(self._wanted)
 
         self._loop.call(work)
@@ -260,7 +233,7 @@ class RabbitReceiver:
     def _resize(self, count: int) -> None:
         if self._error is not None or self._closing or not self._consumer or not self._channel.is_open:
             return
-        old, self._resizing, self._prefetch = self._consumer, True, count
+        old, self._resizing, self._settling.prefetch = self._consumer, True, count
 
         def cancelled(_frame: Any) -> None:
             self._resizing = False
@@ -269,7 +242,7 @@ class RabbitReceiver:
             if self._channel.is_open:
                 self._channel.basic_cancel(old, callback=cancelled)
 
-        self._ask_qos(lambda: None)
+        self._settling.ask_qos(lambda: None)
         self._consume(consuming)
 
     def _on_cancel(self, frame: Any) -> None:
@@ -290,7 +263,7 @@ class RabbitReceiver:
         taken = self._take(max_messages)
         self._woken = False
         if self._on_receive and taken:
-            self._command(taken, _ACK, None)
+            self._settling.command(taken, _ACK, None)
         return taken
 
     def _take(self, max_messages: int) -> list[fields.RabbitDelivery]:
@@ -340,68 +313,16 @@ class RabbitReceiver:
 
     # --------------------------------------------------------------------------------------------------- settling
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, done: Done[SettleResult]) -> None:
-        self._command(deliveries, outcome, done)
+        self._settling.command(deliveries, outcome, done)
 
     def flush(self, done: Done[SettleResult]) -> None:
-        self._command((), None, done)
+        self._settling.command((), None, done)
 
-    def _command(
-        self, deliveries: Sequence[Delivery], outcome: Outcome | None, done: Done[SettleResult] | None
-    ) -> None:
-        self._commands.append((deliveries, outcome, done))
-        if not self._armed:
-            self._armed = True
-            self._loop.call(self._drain)
+    def on_qos_ok(self) -> None:
+        self._settling.on_qos_ok()
 
-    def _drain(self) -> None:
-        """Write what was settled. I/O thread."""
-        self._armed = False
-        commands, tags = self._commands, self._tags
-        acked: list[int] = []
-        out: list[bytes] = []
-        while commands:
-            deliveries, outcome, done = commands.popleft()
-            if self._error is not None:
-                if done is not None:
-                    self._finished.append(
-                        (done, SettleResult(lost=deliveries) if deliveries else ALL_SETTLED)
-                    )
-                continue
-            if type(outcome) is Ack:
-                acked.extend([delivery.tag for delivery in deliveries])
-            elif type(outcome) is Release:
-                for delivery in deliveries:
-                    out.append(wire.nack_requeue(self._number, delivery.tag))
-                    tags.settled(delivery.tag)
-            elif type(outcome) in (DeadLetterOutcome, Defer):
-                _log.error(
-                    "%s: %s is not native here: %d deliveries stay unsettled",
-                    self.queue,
-                    outcome,
-                    len(deliveries),
-                )
-                if done is not None:
-                    self._finished.append((done, SettleResult(lost=deliveries)))
-                continue
-            if deliveries:
-                self._let_go(deliveries)
-            if done is None:
-                continue
-            if self._no_ack or type(outcome) is Forget:
-                self._finished.append((done, ALL_SETTLED))
-            elif outcome is not None or self._behind or self._barrier is not None or acked or out:
-                self._behind.append((done, deliveries))
-            else:
-                self._finished.append((done, ALL_SETTLED))
-        if self._error is None and not self._no_ack:
-            if acked:
-                for tag, multiple in tags.acks(acked):
-                    out.append(wire.ack(self._number, tag, multiple))
-            if self._behind and self._barrier is None:
-                self._raise_barrier(out)
-            if out:
-                self._loop.write(b"".join(out))
-        self._complete()
+    def on_confirm(self, tag: int, multiple: bool, ok: bool) -> None:
+        """For the reply consumer; elsewhere nothing is published on this channel."""
 
     def _let_go(self, deliveries: Sequence[Delivery]) -> None:
         self._held -= len(deliveries)
@@ -409,59 +330,11 @@ class RabbitReceiver:
             if delivery.body:
                 self._held_bytes -= len(delivery.body)
         if (
-            self._prefetch < self._wanted
+            self._settling.prefetch < self._wanted
             and not self._resizing
             and self._held_bytes < self._options.prefetch_bytes // GROW_BELOW
         ):
-            self._resize(min(self._wanted, self._prefetch * 2))
-
-    def _raise_barrier(self, out: list[bytes]) -> None:
-        self._barrier, self._behind = self._behind, []
-        if self._loop.fast:
-            self._qos_replies.append(self._behind_barrier)
-            out.append(wire.qos(self._number, self._prefetch))
-        else:
-            self._loop.write(b"".join(out))
-            out.clear()
-            self._ask_qos(self._behind_barrier)
-
-    def _ask_qos(self, then: Callable[[], None]) -> None:
-        self._qos_replies.append(then)
-        if self._loop.fast:
-            self._loop.write(wire.qos(self._number, self._prefetch))
-        else:
-            self._channel.basic_qos(prefetch_count=self._prefetch, callback=lambda _frame: self.on_qos_ok())
-
-    def on_qos_ok(self) -> None:
-        if self._qos_replies:
-            self._qos_replies.popleft()()
-        if not self._loop.fast:
-            self._complete()
-
-    def _behind_barrier(self) -> None:
-        for done, _ in self._barrier or ():
-            self._finished.append((done, ALL_SETTLED))
-        self._barrier = None
-        if self._behind and self._error is None:
-            out: list[bytes] = []
-            self._raise_barrier(out)
-            if out:
-                self._loop.write(b"".join(out))
-
-    def on_confirm(self, tag: int, multiple: bool, ok: bool) -> None:
-        pass
-
-    def _complete(self) -> None:
-        """Tell what is settled; not re-entrant."""
-        if self._completing:
-            return
-        self._completing = True
-        try:
-            while self._finished:
-                done, result = self._finished.popleft()
-                done(result)
-        finally:
-            self._completing = False
+            self._resize(min(self._wanted, self._settling.prefetch * 2))
 
     # ---------------------------------------------------------------------------------------------------- the end
     def _die(self, error: BaseException, event: type[Lost] | type[Cancelled] | None) -> None:
@@ -474,10 +347,7 @@ class RabbitReceiver:
             self._loop.connection.forget(self._number)
         self._ended_channel(error)
         self._buffer.clear()
-        for done, deliveries in [*(self._barrier or ()), *self._behind]:
-            self._finished.append((done, SettleResult(lost=deliveries) if deliveries else ALL_SETTLED))
-        self._barrier, self._behind = None, []
-        self._drain()
+        self._settling.die()
         self._event.set()
         if self._ready_wanted:
             self._tell_ready()
@@ -503,7 +373,7 @@ class RabbitReceiver:
             ):
                 answer.set()
                 return
-            self._drain()
+            self._settling.drain()
             # A single active consumer that is cancelled lets the next one begin before its own messages are back: there the
             # channel's end does both at once. Elsewhere the cancel spares what is still to come a delivery.
             if self._consumer and not self._ordered:
@@ -528,6 +398,23 @@ class RabbitReceiver:
         self._loop.call(guarded(end, gone))
         if not self._loop.here:
             gone.wait(max(deadline - time.monotonic(), 1.0), "closing")
+            if self._options.mode == "browse" and self._seen and not self._loop.dead:
+                self._await_return(min(deadline, time.monotonic() + BROWSE_RETURN_MAX_S))
+
+    def _await_return(self, deadline: float) -> None:
+        """What was looked at goes back a moment after the channel closed; who looks again must see it."""
+        with Channels(self._loop, BROWSE_RETURN_MAX_S) as channels:
+            try:
+                while time.monotonic() < deadline:
+                    found = topology.queue_depth(channels, self.queue)
+                    if found is None or found[0] >= self._seen:
+                        return
+                    self._event.wait(BROWSE_LOOK_S)
+                    self._event.clear()
+            except (
+                Exception
+            ):  # it is a courtesy: the link is closed, and whatever broke will be found by who comes next
+                _log.debug("waiting for %s to have its messages back", self.queue, exc_info=True)
 
     def _close_channel(self, answer: Answer) -> None:
         if self._error is None and self._channel.is_open:
@@ -539,36 +426,3 @@ class RabbitReceiver:
             self._channel.close()
         else:
             answer.set()
-
-
-class ReplyReceiver(RabbitReceiver):
-    """The consumer of direct reply-to: its channel is also the one on which requests are published."""
-
-    def __init__(
-        self, connection: RabbitConnection, loop: Loop, queue: str, options: ReceiverOptions, sink: Sink
-    ) -> None:
-        super().__init__(connection, loop, queue, options, sink, steps=(self._confirms,), no_ack=True)
-        self._requests = connection.requests
-
-    def _confirms(self, channel: Any, done: Callable[[Any], None]) -> None:
-        self._requests.attach(channel)
-        channel.confirm_delivery(self._on_pika_confirm, callback=done)
-
-    def _on_pika_confirm(self, frame: Any) -> None:
-        method = frame.method
-        self.on_confirm(method.delivery_tag, method.multiple, isinstance(method, pika.spec.Basic.Ack))
-        self.after_read()
-
-    def on_confirm(self, tag: int, multiple: bool, ok: bool) -> None:
-        self._requests.confirm(tag, multiple, ok)
-
-    def after_read(self) -> None:
-        self._requests.complete()
-        super().after_read()
-
-    def _arrived(self, tag: int, raw: Raw, body: bytes) -> None:
-        super()._arrived(tag, raw, body)
-        self._held, self._held_bytes = 0, 0  # nothing is settled here: the requests in flight are the bound
-
-    def _ended_channel(self, error: BaseException) -> None:
-        self._requests.detach(error)

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import pika.spec
 
-from unimq.driver import BatchResult, Done, Failed
+from unimq.driver import BatchResult, Done, Failed, ReceiverOptions, Sink
 from unimq.errors import ConnectionFailed, Rejected, SendTimeout
 
 from . import errors, wire
 from .confirms import Ledger, Open
+from .publisher import unroutable
+from .reader import Raw
+from .receiver import RabbitReceiver
 
 if TYPE_CHECKING:
+    from .connection import RabbitConnection
     from .loop import Loop
 
 _NO_CONSUMER: Final = (
@@ -86,8 +91,6 @@ class Requests:
         self._ledger.confirm(tag, multiple, None if ok else lambda: refused)
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        from .sender import unroutable
-
         failed = Failed(
             unroutable(self._texts.get(method.routing_key, method.routing_key), method), handed_over=True
         )
@@ -106,3 +109,36 @@ class Requests:
             self._completing = False
         if self._ledger.idle:
             self._texts.clear()
+
+
+class ReplyReceiver(RabbitReceiver):
+    """The consumer of direct reply-to: its channel is also the one on which requests are published."""
+
+    def __init__(
+        self, connection: RabbitConnection, loop: Loop, queue: str, options: ReceiverOptions, sink: Sink
+    ) -> None:
+        super().__init__(connection, loop, queue, options, sink, steps=(self._confirms,), no_ack=True)
+        self._requests = connection.requests
+
+    def _confirms(self, channel: Any, done: Callable[[Any], None]) -> None:
+        self._requests.attach(channel)
+        channel.confirm_delivery(self._on_pika_confirm, callback=done)
+
+    def _on_pika_confirm(self, frame: Any) -> None:
+        method = frame.method
+        self.on_confirm(method.delivery_tag, method.multiple, isinstance(method, pika.spec.Basic.Ack))
+        self.after_read()
+
+    def on_confirm(self, tag: int, multiple: bool, ok: bool) -> None:
+        self._requests.confirm(tag, multiple, ok)
+
+    def after_read(self) -> None:
+        self._requests.complete()
+        super().after_read()
+
+    def _arrived(self, tag: int, raw: Raw, body: bytes) -> None:
+        super()._arrived(tag, raw, body)
+        self._held, self._held_bytes = 0, 0  # nothing is settled here: the requests in flight are the bound
+
+    def _ended_channel(self, error: BaseException) -> None:
+        self._requests.detach(error)

@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pika.spec
 
 from unimq.driver import Batch, BatchResult, Copy, Done, Failed, Lost, Room, SenderOptions, Sink
-from unimq.errors import Closed, MessageTooLarge, Rejected, ResourceExhausted, SendTimeout, Unroutable
+from unimq.errors import Closed, MessageTooLarge, SendTimeout
 
 from . import errors, fields, names, wire
-from .confirms import Ledger, Open, spans
-from .loop import Answer, Loop, guarded
+from .confirms import Open, spans
+from .loop import Loop
+from .publisher import Parcel, Publisher, Route
+from .questions import Answer, guarded
 
 if TYPE_CHECKING:
     from .connection import RabbitConnection
@@ -37,92 +39,6 @@ CHUNK_BYTES: Final = (
 )
 REPLY_TO: Final = names.DIRECT_REPLY
 _log = logging.getLogger("unimq.rabbitmq")
-
-
-class Route:
-    """How a link publishes: exchange, routing key (None = the subject), mandatory, and whether the place delays."""
-
-    __slots__ = ("exchange", "key", "mandatory", "waits", "text")
-
-    def __init__(self, exchange: str, key: str | None, *, mandatory: bool, waits: bool, text: str) -> None:
-        self.exchange = exchange
-        self.key = key
-        self.mandatory = mandatory
-        self.waits = waits
-        self.text = text
-
-
-class _Parcel:
-    """An encoded batch: `parts` are (first index, count, frames)."""
-
-    __slots__ = ("open", "parts", "deadline", "count", "native")
-
-    def __init__(
-        self,
-        batch: Open,
-        parts: list[tuple[int, int, list[bytes]]],
-        deadline: float,
-        count: int,
-        native: list[tuple[str, bytes, bytes]],
-    ) -> None:
-        self.open = batch
-        self.parts = parts
-        self.deadline = deadline
-        self.count = count
-        self.native = native
-
-
-def unroutable(where: str, method: Any) -> Unroutable:
-    return Unroutable(
-        f"nobody takes messages at {where}: {method.reply_code} {method.reply_text}; mq.declare(...) makes it",
-        adapter=errors.ADAPTER,
-    )
-
-
-class Publisher:
-    """A link's confirm channel with its books. I/O thread only."""
-
-    def __init__(self, link: RabbitSender) -> None:
-        self.link = link
-        self.channel: Any = None
-        self.number = 0
-        self.finished: deque[Open] = deque()
-        self.ledger = Ledger(self.finished.append)
-
-    # -- the frames of a channel (see loop.FastChannel)
-    def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
-        raise AssertionError("nothing is consumed on a sender's channel")
-
-    def on_qos_ok(self) -> None:
-        pass
-
-    def on_confirm(self, tag: int, multiple: bool, ok: bool) -> None:
-        self.link.finished_count += self.ledger.confirm(tag, multiple, None if ok else self._nacked)
-
-    def after_read(self) -> None:
-        self.link.complete()
-
-    def _nacked(self) -> Failed:
-        text = f"{self.link.route.text} refused it (basic.nack)"
-        if self.link.limited():
-            return Failed(
-                ResourceExhausted(f"{text}: the queue is full", adapter=errors.ADAPTER), handed_over=True
-            )
-        why = ": full with overflow reject-publish, or a queue without a quorum"
-        return Failed(Rejected(text + why, retryable=True, adapter=errors.ADAPTER), handed_over=True)
-
-    def on_pika_confirm(self, frame: Any) -> None:
-        """Where pika reads the confirms."""
-        method = frame.method
-        self.on_confirm(method.delivery_tag, method.multiple, isinstance(method, pika.spec.Basic.Ack))
-        self.after_read()
-
-    def on_return(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        error = unroutable(self.link.route.text, method)
-        if not self.ledger.returned(
-            properties.message_id, method.routing_key, body, Failed(error, handed_over=True)
-        ):
-            _log.error("a returned message fits none that was sent to %s", self.link.route.text)
 
 
 class RabbitSender:
@@ -138,7 +54,7 @@ class RabbitSender:
         self.route = route
         self._publisher = Publisher(self)
         self._max_body = connection.capabilities.max_message_bytes or 2**63
-        self._waiting: deque[_Parcel] = deque()
+        self._waiting: deque[Parcel] = deque()
         self._accepted = 0  # written by submit and forward alone (under the core's lock)
         self._forward_lock = threading.Lock()
         self.finished_count = 0  # written by the I/O thread alone
@@ -205,7 +121,7 @@ class RabbitSender:
         self._loop.call(self._pump)
         return count
 
-    def _encode(self, batch: Batch, count: int, done: Done[BatchResult]) -> _Parcel:
+    def _encode(self, batch: Batch, count: int, done: Done[BatchResult]) -> Parcel:
         route, ids, bodies, messages = self.route, batch.ids, batch.bodies, batch.messages
         types = batch.content_types
         number, frame_max = self._publisher.number, self._loop.body_frame_max
@@ -265,7 +181,7 @@ class RabbitSender:
                 parts[-1] = (parts[-1][0], parts[-1][1], frames)
         if failures:
             self._loop.call(lambda: self._refused(opened, failures))
-        return _Parcel(opened, parts, batch.deadline, len(written), native)
+        return Parcel(opened, parts, batch.deadline, len(written), native)
 
     def _method(self, key: str) -> bytes:
         found = self._methods.get(key)
@@ -326,7 +242,7 @@ class RabbitSender:
             self._loop.call(lambda: self._refused(opened, failures))
         with self._forward_lock:
             self._accepted += len(copies)
-            self._waiting.append(_Parcel(opened, parts, float("inf"), len(written), native))
+            self._waiting.append(Parcel(opened, parts, float("inf"), len(written), native))
         self._loop.call(self._pump)
 
     # ------------------------------------------------------------------------------------------ on the I/O thread
@@ -385,7 +301,7 @@ class RabbitSender:
                 self.route.exchange, key, body, decoded, mandatory=self.route.mandatory
             )
 
-    def _unsent(self, parcel: _Parcel, error: BaseException) -> None:
+    def _unsent(self, parcel: Parcel, error: BaseException) -> None:
         for first, count, _ in parcel.parts:
             for index in range(first, first + count):
                 parcel.open.fail(index, Failed(error, handed_over=False))

@@ -22,8 +22,9 @@ from unimq.topology import Declaration, TopologyReport
 from . import errors, names
 
 if TYPE_CHECKING:
-    from .loop import Channels, Loop
-    from .sender import Route
+    from .loop import Loop
+    from .publisher import Route
+    from .questions import Channels
 
 DELIVERY_LIMIT: Final = 20
 PROBES_MAX: Final = 16  # arguments of an existing queue that are taken over before we give up
@@ -120,7 +121,7 @@ def _code(error: BaseException) -> int:
 
 def must_exist(loop: Loop, route: Route, timeout_s: float) -> None:
     """A sender's place must be there. Passive: needs no right to configure."""
-    from .loop import Channels
+    from .questions import Channels
 
     if route.key is not None and route.key.startswith(names.DIRECT_REPLY):
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue as queues
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,9 +63,7 @@ class Foreign:
 
 
 @pytest.fixture(scope="module", params=["artemis", "classic"])
-def harness(
-    request: pytest.FixtureRequest, real_broker: Callable[[str], sources.Broker]
-) -> Iterator[Harness]:
+def harness(request: pytest.FixtureRequest, real_broker: Callable[[str], sources.Broker]) -> Harness:
     flavour = request.param
     url = real_broker(flavour).url
     parts = urlsplit(url)
@@ -76,7 +74,7 @@ def harness(
     def proxy() -> AbstractContextManager[Line]:
         return FaultProxy(*target)  # type: ignore[return-value]
 
-    yield Harness(
+    return Harness(
         url=url,
         proxy=proxy,
         foreign_send=foreign.send,

@@ -103,13 +103,13 @@ def test_a_full_queue_nacks(driver: Any, unique: Name) -> None:
     queue = Queue(unique("full"))
     declare(driver, queue, max_length=3)
     link = driver.sender(queue, SenderOptions())
-    send(link, [b"x"] * 10)  # a quorum queue notices a little late
+    early = send(link, [b"x"] * 10).failures or {}  # a quorum queue notices a little late
     failures = send(link, [b"x"] * 50).failures
     assert failures
     assert all(
         isinstance(failed.error, ResourceExhausted) and failed.handed_over for failed in failures.values()
     )
-    assert driver.stats(queue).depth == 60 - len(failures)
+    assert driver.stats(queue).depth == 60 - len(failures) - len(early)
 
 
 def test_one_bad_message_does_not_take_the_others(driver: Any, queue: Queue) -> None:
@@ -263,7 +263,7 @@ def test_browse_leaves_everything(driver: Any, queue: Queue) -> None:
     assert link.receive(1, 5.0) == []
     assert time.monotonic() - started < 1.0
     link.close(5.0)
-    assert depth(driver, queue, 5) == 5
+    assert driver.stats(queue).depth == 5  # at once: the next browse must see them again
 
 
 def test_until_end_stops_at_what_was_there(driver: Any, queue: Queue) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pika.exceptions import AMQPError
 
 from integration.native import RabbitMQ
 from integration.rabbitmq.seam import Events, Result, batch, connect, declare, depth, send, settle, take

@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 from asyncio import Future
 from collections import deque
@@ -168,8 +169,38 @@ def _expire(future: Future[None]) -> None:
 
 
 async def call(function: Callable[..., R], *arguments: Any) -> R:
-    """Run a function that blocks, on a thread."""
-    return await asyncio.get_running_loop().run_in_executor(None, partial(function, *arguments))
+    """Run a function that blocks, on a thread of its own that ends with it: opening and closing are rare, and an executor
+    would leave its threads behind. Cancelled, the function still runs to its end."""
+    loop = asyncio.get_running_loop()
+    future: Future[R] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = function(*arguments)
+        except BaseException as error:  # carried over to the caller, whatever it is
+            _post(loop, _fail, future, error)
+        else:
+            _post(loop, _succeed, future, result)
+
+    threading.Thread(target=run, name="unimq-call", daemon=True).start()
+    return await future
+
+
+def _post(loop: asyncio.AbstractEventLoop, step: Callable[..., None], *arguments: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(step, *arguments)
+    except RuntimeError:
+        return  # the loop was closed: nobody waits there any more
+
+
+def _succeed(future: Future[R], result: R) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 async def arrivals(
@@ -185,6 +216,11 @@ async def arrivals(
         return found
     await latch(turned, timeout_s)
     return ()
+
+
+async def breathe() -> None:
+    """Let other tasks run: called now and then where nothing had to be waited for."""
+    await asyncio.sleep(0)
 
 
 async def pause(seconds: float) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .._batcher import Item, Pack
     from .client import AsyncClient
 
+BREATHE_EVERY: Final = 64  # sends that were confirmed at once before other tasks get a turn
 CHUNK: Final = 500  # messages prepared at once by send_many
 
 
@@ -74,6 +75,10 @@ class AsyncSender:
         pack, index = placed
         if not pack.is_set:
             await wait.slot(pack)
+        else:
+            line.quick += 1
+            if not line.quick % BREATHE_EVERY:
+                await wait.breathe()
         return line.receipt(pack, index)
 
     async def submit(self, message: Message | Any, *, timeout_s: float = 30.0) -> AsyncPending:

@@ -91,5 +91,9 @@ def arrivals(
     return link.receive(count, FOREVER_S if timeout_s is None else max(timeout_s, 0.0))
 
 
+def breathe() -> None:
+    """Other threads run anyway."""
+
+
 def pause(seconds: float) -> None:
     time.sleep(seconds)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .._batcher import Item, Pack
     from .client import Client
 
+BREATHE_EVERY: Final = 64  # sends that were confirmed at once before other tasks get a turn
 CHUNK: Final = 500  # messages prepared at once by send_many
 
 
@@ -75,6 +76,10 @@ class Sender:
         pack, index = placed
         if not pack.is_set:
             wait.slot(pack)
+        else:
+            line.quick += 1
+            if not line.quick % BREATHE_EVERY:
+                wait.breathe()
         return line.receipt(pack, index)
 
     def submit(self, message: Message | Any, *, timeout_s: float = 30.0) -> Pending:

@@ -22,8 +22,8 @@ def common(url: str, secret: Password | Token | None = None, **native: Any) -> d
 
 
 def test_hosts_and_login() -> None:
-    base = common("kafkas://me:pw@h1,h2:9093,[::1]:9094?ca=/ca.pem&mechanism=SCRAM-SHA-256&verify=false")
-    assert base["bootstrap.servers"] == "h1:9092,h2:9093,[::1]:9094"
+    base = common("kafkas://me:pw@h1,h2:9093,[::2]:9094?ca=/ca.pem&mechanism=SCRAM-SHA-256&verify=false")
+    assert base["bootstrap.servers"] == "h1:9092,h2:9093,[::2]:9094"
     assert base["security.protocol"] == "SASL_SSL"
     assert (base["sasl.mechanism"], base["sasl.username"], base["sasl.password"]) == (
         "SCRAM-SHA-256",
@@ -88,3 +88,12 @@ def test_what_our_promises_stand_on_cannot_be_overridden() -> None:
             refuse("kafka://h", native=native)
     with pytest.raises(Unsupported):
         refuse("kafka://h", tls=ssl.create_default_context())
+
+
+def test_a_credential_is_callable() -> None:
+    class Azure:
+        def get_token(self, *scopes: str) -> object:
+            raise AssertionError("asked before any check")
+
+    with pytest.raises(Unsupported, match="Azure"):
+        refuse("kafka://h", credential=Azure())

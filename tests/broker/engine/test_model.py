@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -331,7 +332,9 @@ class QueueAndModel(RuleBasedStateMachine):
         assert self.engine.budget.held_bytes == 0
 
 
-TestQueueAndModel = QueueAndModel.TestCase
+TestQueueAndModel = pytest.mark.timeout(300)(
+    QueueAndModel.TestCase
+)  # when it fails, minimising takes its time
 TestQueueAndModel.settings = settings(
-    max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

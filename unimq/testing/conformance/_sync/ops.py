@@ -138,7 +138,8 @@ def browse_takes_nothing(h: Harness) -> None:
         with mq.receiver(queue) as receiver:
             taken = take(h, receiver, 4)
             assert [delivery.body for delivery in taken] == bodies(4)
-            assert not any(delivery.redelivered for delivery in taken), "browsing counted as a delivery"
+            if mq.capabilities.browse is unimq.Support.NATIVE:  # an emulation holds the messages for a moment
+                assert not any(delivery.redelivered for delivery in taken), "browsing counted as a delivery"
             receiver.ack(taken)
             receiver.flush()
 

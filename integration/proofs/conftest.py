@@ -1,0 +1,27 @@
+"""Fixtures of the proofs. Each proof prints its figures with `figure`, whatever pytest captures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from integration.sources import Broker
+from unimq.testing.proxy import FaultProxy
+from unimq.url import parse
+
+
+@pytest.fixture
+def figure(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    def show(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n  proof: {text}", flush=True)
+
+    return show
+
+
+@pytest.fixture
+def proxied(rabbitmq: Broker) -> Iterator[FaultProxy]:
+    host, port = parse(rabbitmq.url).hosts[0]
+    with FaultProxy(host, port or 5672) as proxy:
+        yield proxy
