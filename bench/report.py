@@ -14,6 +14,7 @@ from typing import Any, Final
 from bench import stats
 from bench.session import Measured
 
+WIDTH_SAID_MAX: Final = 10.0  # beyond it an interval says nothing
 HEAD: Final = ("row", "ours", "twin", "ratio", "control", "CPU µs", "rounds", "target", "")
 
 
@@ -45,13 +46,18 @@ def cells(one: Measured) -> tuple[str, ...]:
         one.row.name,
         rate(stats.spread([run.per_s for run in ours]), one.count),
         rate(stats.spread([run.per_s for run in twin]), one.count),
-        f"{found.ratio:.2f} ± {found.half_width:.2f}",
-        f"{control.ratio:.2f} ± {control.half_width:.2f}",
+        width(found),
+        width(control),
         f"{median(run.cpu_us for run in ours)} / {median(run.cpu_us for run in twin)}",
         str(len(one.rounds)),
         str(one.row.target),
         word,
     )
+
+
+def width(found: stats.Interval) -> str:
+    reach = f"{found.half_width:.2f}" if found.half_width < WIDTH_SAID_MAX else "∞"
+    return f"{found.ratio:.2f} ± {reach}"
 
 
 def notes_of(one: Measured) -> list[str]:

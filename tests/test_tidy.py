@@ -202,7 +202,7 @@ def test_all_is_what_is_public() -> None:
     missing = [name for name in named if not hasattr(unimq, name)]
     assert not missing, f"in __all__ and not importable: {missing}"
     modules = {path.stem for path in (ROOT / "unimq").iterdir()}
-    public = {name for name in vars(unimq) if not name.startswith("_") and name not in modules}
+    public = {name for name in vars(unimq) if not name.startswith(("_", "@")) and name not in modules}
     unnamed = public - set(named) - {"annotations", "TYPE_CHECKING"}
     assert not unnamed, f"public in unimq and not in __all__: {sorted(unnamed)}"
 

@@ -96,7 +96,7 @@ class Capabilities:
     max_delay_s: float | None = None
     # field → what the emulation loses, one sentence.
     losses: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    # What was found, for messages: "RabbitMQ 3.10.8".
+    # What was found, name and version, for people.
     found: str = ""
 
     def require(self, name: str, what: str, *, adapter: str = "") -> None:

@@ -83,7 +83,7 @@ Credential: TypeAlias = Callable[[], "Password | Token"]
 
 
 class SupportsGetToken(Protocol):
-    """A token credential in the form of azure-core; only an adapter that knows it takes it."""
+    """A cloud's token credential; only an adapter that knows the form takes it."""
 
     def get_token(self, *scopes: str, **options: Any) -> Any: ...
 
@@ -336,7 +336,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The broker takes no more sends for now (RabbitMQ's connection.blocked)."""
+    """The broker takes no more sends for now (an alarm, a limit)."""
 
     reason: str = ""
 

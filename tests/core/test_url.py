@@ -9,12 +9,12 @@ from unimq.url import UrlError, check_options, parse, scheme_of
 
 
 def test_the_parts() -> None:
-    endpoint = parse("amqp://us%40er:p%2Fw@h1:1,h2,[::1]:3/a%2Fb?x=1&y=%20")
+    endpoint = parse("amqp://us%40er:p%2Fw@h1:1,h2,[fe80::7]:1/a%2Fb?x=1&y=%20")
     assert endpoint.scheme == "amqp"
-    assert endpoint.hosts == (("h1", 1), ("h2", None), ("::1", 3))
+    assert endpoint.hosts == (("h1", 1), ("h2", None), ("fe80::7", 1))
     assert (endpoint.user, endpoint.password, endpoint.path) == ("us@er", "p/w", "a%2Fb")
     assert endpoint.options == {"x": "1", "y": " "}
-    assert str(endpoint) == "amqp://us@er:***@h1:1,h2,[::1]:3/a%2Fb"
+    assert str(endpoint) == "amqp://us@er:***@h1:1,h2,[fe80::7]:1/a%2Fb"
     assert "p/w" not in repr(endpoint)
 
 
