@@ -118,7 +118,8 @@ class _Opener:
     def _who(self) -> tuple[str | None, str | None]:
         if self._options.credential is None:
             return self._endpoint.user, self._endpoint.password
-        credential = self._options.credential()
+        given = self._options.credential
+        credential = given() if callable(given) else given
         if not isinstance(credential, Password):
             raise Unsupported(
                 "a token as credential: STOMP logs in with user and password", adapter=errors.ADAPTER

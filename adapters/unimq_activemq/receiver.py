@@ -5,7 +5,8 @@ Rules
 - Credit: Classic counts (`activemq.prefetchSize`); Artemis knows bytes only (`consumer-window-size`). There the window
   begins at `prefetch` small messages (one message at a time for a prefetch of 1). When it is taken up by fewer, larger
   ones, one more subscription doubles it, up to `prefetch_bytes`: who takes `prefetch` before settling any gets them.
-  What comes beyond `prefetch` waits here, held from other consumers. Classic has no bound in bytes.
+  What comes beyond `prefetch` waits here, held from other consumers. Classic has no bound in bytes, and pages a backlog
+  in by 200 (`maxPageSize` as shipped): of a prefetch beyond that the rest comes after the first ACK (seen).
 - The last ACK of a batch asks for a receipt. A broker handles one connection's frames in order, and an ACK it does not
   take is an ERROR before that receipt: an ERROR that names no receipt makes every open settlement count as lost.
 - Closing unsubscribes: what is unsettled goes back in its old order. A copy is never made for it.
