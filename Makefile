@@ -30,10 +30,11 @@ check: $(READY)  ## ruff, mypy strict, generated files, tidy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) tools/unasync.py --check
+	$(PY) tools/promises.py --check
 	$(PY) -m pytest -q tests/test_tidy.py
 
 conformance: $(READY)  ## the ledger: which promise holds on which broker
-	$(PY) -m unimq.testing.ledger $(ARGS)
+	$(PY) -m unimq.testing.ledger $(or $(ARGS),tests/conformance/test_memory.py)
 
 integration: $(READY)  ## real brokers: by URL, container or native process; UNIMQ_REQUIRE names those that must be there
 	$(PY) -m pytest -q integration $(ARGS)
@@ -44,8 +45,9 @@ bench: $(READY)  ## against the raw client, interleaved
 docs: $(READY)  ## runs every code block of README and docs
 	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
 
-generate: $(READY)  ## the sync twin from the async source
+generate: $(READY)  ## the sync twin from the async source, the tables of promises
 	$(PY) tools/unasync.py
+	$(PY) tools/promises.py
 
 clean:  ## all that was made, the virtual environment too
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

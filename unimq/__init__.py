@@ -3,6 +3,8 @@
 Nothing is imported from a client library, and no thread, loop or socket is made, before `connect`.
 """
 
+import logging as _logging
+
 from ._async.client import AsyncClient
 from ._async.dead_letters import AsyncDeadLetters
 from ._async.receiver import AsyncReceiver
@@ -51,6 +53,8 @@ from .stats import Health, Stats
 from .topology import TopologyReport
 
 __version__ = "0.1.0"
+
+_logging.getLogger("unimq").addHandler(_logging.NullHandler())  # a library is silent until somebody asks
 
 __all__ = [
     "DEFAULT", "AdapterMissing", "Address", "AlreadySettled", "AsyncClient", "AsyncDeadLetters", "AsyncPending",

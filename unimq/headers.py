@@ -32,6 +32,7 @@ ORIGIN: Final = "unimq-origin"
 GROUP: Final = "unimq-group"
 ORIGIN_POSITION: Final = "unimq-origin-position"
 NOT_BEFORE: Final = "unimq-not-before"
+EXPIRES_MS: Final = "unimq-expires-ms"
 HISTORY: Final = "unimq-history"
 REASON: Final = "unimq-reason"
 DESCRIPTION: Final = "unimq-description"
@@ -44,7 +45,7 @@ DIED_AT: Final = "unimq-died-at"
 OURS: Final = frozenset(
     {
         ATTEMPT, COPIES, MESSAGE_ID, CORRELATION_ID, REPLY_TO, SUBJECT, KEY, TYPES, NULL, TIMESTAMP_MS, TIMESTAMP, ORIGIN,
-        GROUP, ORIGIN_POSITION, NOT_BEFORE, HISTORY, REASON, DESCRIPTION, ERROR_TYPE, ERROR_MESSAGE, ERROR_STACK,
+        GROUP, ORIGIN_POSITION, NOT_BEFORE, EXPIRES_MS, HISTORY, REASON, DESCRIPTION, ERROR_TYPE, ERROR_MESSAGE, ERROR_STACK,
         FIRST_FAILED_AT, DIED_AT,
     }
 )  # fmt: skip

@@ -138,6 +138,10 @@ def classify(error: BaseException, *, op: Op, handed_over: bool) -> UnimqError:
         return error
     if isinstance(error, BufferError):
         return _make(ResourceExhausted, True, f"the client's queue is full: {error}", error)
+    if isinstance(error, TimeoutError):  # an admin request's future
+        return _make(
+            ConnectionFailed, True, f"no answer from the broker within the time {error}".rstrip(), error
+        )
     if isinstance(error, UnicodeError):
         return _make(InvalidMessage, False, f"text that is not UTF-8: {error}", error)
     if isinstance(error, RuntimeError) and "closed" in str(error).lower():

@@ -17,6 +17,7 @@ def harness(kafka: Broker) -> Harness:
         proxy=None if native is None else (lambda: paused_line(native)),
         patience_s=30.0,
         quiet_s=1.0,
+        mismatch=({"partitions": 1}, {"partitions": 2}),
     )
 
 

@@ -27,6 +27,7 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
 POLL_INTERVAL_S = 0.03
+STOPPED_WITHIN_S = 2.0
 CONNECT_TIMEOUT_S = 1.0
 PORT_ATTEMPTS = 3
 LOG_TAIL_BYTES = 4_000
@@ -140,6 +141,11 @@ class Process:
             if time.monotonic() > deadline:
                 raise BrokerFailed(f"{what} was not ready after {timeout_s:g} s{self.log_tail()}")
             time.sleep(POLL_INTERVAL_S)
+
+    def state(self) -> str:
+        """The letter of proc(5): T is stopped."""
+        stat = Path(f"/proc/{self.group}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0]
 
     def signal(self, number: signal.Signals) -> None:
         if not self.alive():
@@ -266,6 +272,11 @@ class NativeBroker(ABC):
         """The broker goes silent; its connections stay open."""
         self.process.signal(signal.SIGSTOP)
         self._paused = True
+        deadline = time.monotonic() + STOPPED_WITHIN_S
+        while self.process.state() != "T":  # the signal takes a moment to arrive
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name} did not stop within {STOPPED_WITHIN_S:g} s of SIGSTOP")
+            time.sleep(0.001)
 
     def resume(self) -> None:
         if self._paused:

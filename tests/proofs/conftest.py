@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
+
+from unimq.testing import reset
 
 
 @pytest.fixture
@@ -24,5 +26,8 @@ def unique() -> Callable[[str], str]:
 
 
 @pytest.fixture
-def url(unique: Callable[[str], str]) -> str:
-    return f"memory://{unique('proof')}"
+def url(unique: Callable[[str], str]) -> Iterator[str]:
+    """A broker in memory of the test's own, which ends with it (its clock would live as long as the process)."""
+    url = f"memory://{unique('proof')}"
+    yield url
+    reset(url)

@@ -12,7 +12,6 @@ from integration.proofs.kit import SYNC, WORLDS, World, run
 from tests.proofs import dedup
 from unimq import Queue, _emulation
 from unimq.driver import Place
-from unimq.testing import reset
 from unimq_memory import ADAPTER
 
 LIMIT_S = 40
@@ -30,7 +29,6 @@ def test_nothing_is_lost_in_a_duplicate_window(
     life = proof(world, url)
     figure(f"duplicate window, {world}: {len(life.steps)} times in hand, {len(life.findings)} findings")
     assert life.findings == []
-    reset()
 
 
 def _release_by_copy(plan: Any) -> Any:

@@ -60,6 +60,7 @@ def test_others() -> None:
         "\ud800".encode()
     except UnicodeEncodeError as error:
         assert isinstance(ADAPTER.classify(error, op=Op.SEND, handed_over=False), InvalidMessage)
+    assert isinstance(ADAPTER.classify(TimeoutError(), op=Op.OPEN, handed_over=False), ConnectionFailed)
     ours = NotFound("x")
     assert ADAPTER.classify(ours, op=Op.SEND, handed_over=False) is ours
 

@@ -1,0 +1,292 @@
+"""The incremental reader: bytes in any pieces → methods with their contents.
+
+Rules
+- `feed` yields `(channel, name, args)`. A method with content is yielded once, when its body is complete, with
+  `(properties as raw bytes, body)` behind its arguments. `HEARTBEAT` and `PROTOCOL_HEADER` are yielded like methods.
+- What precedes a malformed frame is yielded first; then `WireError` is raised, and the decoder is spent.
+- It holds one unfinished frame, never larger than `frame_max`, and the contents under way, never more than
+  ASSEMBLING_MAX_BYTES. Feeding costs what is fed: waiting for the rest of a frame copies nothing again.
+- Contents are assembled only on channels in `channels`; a content on another is yielded at once, without one, for the
+  session to refuse. Frames on a channel in `closing` are dropped, but for its close and close-ok.
+
+A channel expects   and gets                      then
+------------------  ----------------------------  -----------------------------------------------
+method              method without content        yields it
+method              method with content           expects header
+header              header of class basic         expects body; yields when the size is 0
+body                body                          yields when complete
+any                 any other                     505
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
+
+from .errors import WireError
+from .limits import (
+    ASSEMBLING_MAX_BYTES,
+    FRAME_MIN_BYTES,
+    FRAME_OVERHEAD_BYTES,
+    MESSAGE_MAX_BYTES,
+    ROUTING_CACHE_MAX,
+    ROUTING_CACHED_MAX_BYTES,
+)
+from .methods import BY_NAME, BY_PREFIX, Method
+from .spec import FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD
+
+Event: TypeAlias = tuple[int, str, tuple[Any, ...]]
+
+HEARTBEAT: Final = "heartbeat"
+PROTOCOL_HEADER: Final = "protocol-header"
+TOO_LARGE: Final = "content-too-large"  # args: size, limit. The content's frames are dropped.
+
+_FRAME: Final = struct.Struct(">BHI")
+_CONTENT: Final = struct.Struct(">BHIHHQ")  # a frame header and the fixed part of a content header
+_CONTENT_HEADER: Final = struct.Struct(">HHQ")
+_ACK: Final = struct.Struct(">QB")
+_PROTOCOL_HEADER_BYTES: Final = 8
+_FRAME_HEADER_BYTES: Final = 7
+_PUBLISH: Final = BY_NAME["basic.publish"]
+_PUBLISH_PREFIX: Final = _PUBLISH.prefix + b"\x00\x00"  # with the reserved ticket, which all clients leave at 0
+_ACK_PREFIX: Final = BY_NAME["basic.ack"].prefix
+_BASIC: Final = 60
+
+
+class _Assembly:
+    """A content under way on one channel. `size` is None while its header is awaited."""
+
+    __slots__ = ("args", "method", "parts", "properties", "size", "taken")
+
+    def __init__(self, method: Method, args: tuple[Any, ...]) -> None:
+        self.method = method
+        self.args = args
+        self.size: int | None = None
+        self.taken = 0
+        self.properties = b""
+        self.parts: list[bytes] = []
+
+
+class Decoder:
+    def __init__(self, *, expect_protocol_header: bool = True) -> None:
+        self.frame_max = FRAME_MIN_BYTES  # the session changes it when it is agreed; 0: no bound
+        self.message_max_bytes = MESSAGE_MAX_BYTES
+        self.channels: set[int] = set()
+        self.closing: set[int] = set()
+        self.assembling_bytes = 0
+        self._header = expect_protocol_header
+        self._rest = bytearray()
+        self._needed = 0
+        self._assemblies: dict[int, _Assembly] = {}
+        self._routings: dict[bytes, tuple[str, str, bool, bool]] = {}
+
+    def forget_channel(self, channel: int) -> None:
+        """What was under way on it is dropped."""
+        there = self._assemblies.pop(channel, None)
+        if there is not None:
+            self.assembling_bytes -= there.taken
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return
+            data = bytes(self._rest)
+            self._rest = bytearray()
+        pos = 0
+        size = len(data)
+        if self._header:
+            if size < _PROTOCOL_HEADER_BYTES:
+                self._keep(data, 0, _PROTOCOL_HEADER_BYTES)
+                return
+            self._header = False
+            pos = _PROTOCOL_HEADER_BYTES
+            yield 0, PROTOCOL_HEADER, (data[:pos],)
+        while size - pos >= _FRAME_HEADER_BYTES:
+            kind, channel, length = _FRAME.unpack_from(data, pos)
+            if self.frame_max and length > self.frame_max:
+                raise _frame_error(kind, channel, data, pos, f"frame_too_large,{length},{self.frame_max - 8}")
+            start = pos + _FRAME_HEADER_BYTES
+            end = start + length
+            if end >= size:
+                self._keep(data, pos, end + 1 - pos)
+                return
+            if data[end] != FRAME_END:
+                raise _frame_error(kind, channel, data, pos, f"invalid_frame_end_marker,{data[end]}")
+            pos = end + 1
+            event: Event | None
+            if kind == FRAME_METHOD:
+                if channel in self.channels and channel not in self._assemblies:
+                    prefix = data[start : start + 4]
+                    if prefix == _ACK_PREFIX and length == 13:
+                        tag, multiple = _ACK.unpack_from(data, start + 4)
+                        yield channel, "basic.ack", (tag, multiple != 0)
+                        continue
+                    if prefix == _PUBLISH.prefix:
+                        whole = self._whole_publish(data, start, end, channel, size)
+                        if whole is not None:
+                            pos, args = whole
+                            yield channel, "basic.publish", args
+                            continue
+                event = self._method(channel, data, start, end)
+            elif kind == FRAME_HEADER:
+                event = self._content_header(channel, data, start, end)
+            elif kind == FRAME_BODY:
+                event = self._content_body(channel, data, start, end)
+            elif kind == FRAME_HEARTBEAT:
+                event = (channel, HEARTBEAT, (length,))
+            else:
+                raise _frame_error(kind, channel, data, start - _FRAME_HEADER_BYTES, "unknown_frame")
+            if event is not None:
+                yield event
+        if pos < size:
+            self._keep(data, pos, _FRAME_HEADER_BYTES)
+
+    def _keep(self, data: bytes, pos: int, needed: int) -> None:
+        """Wait until there are `needed` bytes from `pos` on."""
+        self._rest = bytearray(data[pos:])
+        self._needed = needed
+
+    def _whole_publish(
+        self, data: bytes, start: int, end: int, channel: int, size: int
+    ) -> tuple[int, tuple[Any, ...]] | None:
+        """basic.publish with header and body in one piece, the common case: where it ends, and the arguments."""
+        routing = data[start + 4 : end]
+        args = self._routings.get(routing)
+        if args is None:
+            args = _PUBLISH.decode(data, start + 4, end)
+            if len(routing) <= ROUTING_CACHED_MAX_BYTES:
+                if len(self._routings) >= ROUTING_CACHE_MAX:
+                    self._routings.clear()
+                self._routings[routing] = args
+        at = end + 1
+        if size - at < 19:
+            return None
+        kind, on, length, class_id, _, body_bytes = _CONTENT.unpack_from(data, at)
+        stop = at + _FRAME_HEADER_BYTES + length
+        if kind != FRAME_HEADER or on != channel or length < 14 or stop >= size or class_id != _BASIC:
+            return None
+        if data[stop] != FRAME_END or (self.frame_max and length > self.frame_max):
+            return None
+        properties = data[at + 19 : stop]
+        if not body_bytes:
+            return stop + 1, (*args, properties, b"")
+        at = stop + 1
+        if size - at < _FRAME_HEADER_BYTES or body_bytes > self.message_max_bytes:
+            return None
+        kind, on, length = _FRAME.unpack_from(data, at)
+        start = at + _FRAME_HEADER_BYTES
+        stop = start + length
+        if kind != FRAME_BODY or on != channel or length != body_bytes or stop >= size:
+            return None
+        if data[stop] != FRAME_END or (self.frame_max and length > self.frame_max):
+            return None
+        return stop + 1, (*args, properties, data[start:stop])
+
+    def _method(self, channel: int, data: bytes, start: int, end: int) -> Event | None:
+        method = BY_PREFIX.get(data[start : min(start + 4, end)])
+        if channel in self.closing and (method is None or method.name not in ("channel.close", "channel.close-ok")):
+            return None
+        there = self._assemblies.get(channel)
+        if there is not None:
+            expected = "content header" if there.size is None else "content body"
+            raise _unexpected(
+                f"expected {expected} for class {there.method.class_id}, got non content header frame instead"
+                if there.size is None
+                else "expected content body, got non content body frame instead",
+                there.method,
+                channel,
+            )
+        if method is None:
+            raise _unknown_method(channel, data[start:end])
+        args = method.decode(data, start + 4, end)
+        if not method.content:
+            return channel, method.name, args
+        if channel not in self.channels:
+            return channel, method.name, (*args, b"", b"")
+        self._assemblies[channel] = _Assembly(method, args)
+        return None
+
+    def _content_header(self, channel: int, data: bytes, start: int, end: int) -> Event | None:
+        if channel in self.closing:
+            return None
+        there = self._assemblies.get(channel)
+        if there is None:
+            raise _unexpected("expected method frame, got non method frame instead", None, channel)
+        method = there.method
+        if there.size is not None:
+            raise _unexpected("expected content body, got non content body frame instead", method, channel)
+        if end - start < _CONTENT_HEADER.size + 2:
+            raise WireError(
+                501, "a content header is cut off", class_id=method.class_id, method_id=method.method_id
+            )
+        class_id, _, size = _CONTENT_HEADER.unpack_from(data, start)
+        if class_id != method.class_id:
+            raise _unexpected(
+                f"expected content header for class {method.class_id}, got one for class {class_id} instead",
+                method,
+                channel,
+            )
+        there.properties = data[start + _CONTENT_HEADER.size : end]
+        if size > self.message_max_bytes:
+            self.forget_channel(channel)
+            return channel, TOO_LARGE, (size, self.message_max_bytes)
+        there.size = size
+        return self._complete(channel, there) if size == 0 else None
+
+    def _content_body(self, channel: int, data: bytes, start: int, end: int) -> Event | None:
+        if channel in self.closing:
+            return None
+        there = self._assemblies.get(channel)
+        if there is None:
+            raise _unexpected("expected method frame, got non method frame instead", None, channel)
+        method = there.method
+        if there.size is None:
+            raise _unexpected(
+                f"expected content header for class {method.class_id}, got non content header frame instead",
+                method,
+                channel,
+            )
+        there.taken += end - start
+        self.assembling_bytes += end - start
+        if there.taken > there.size:
+            raise _unexpected(f"a body of {there.size} bytes has {there.taken}", method, channel)
+        if self.assembling_bytes > ASSEMBLING_MAX_BYTES:
+            raise WireError(506, f"contents under way hold more than {ASSEMBLING_MAX_BYTES} bytes")
+        if end > start:
+            there.parts.append(data[start:end])
+        return self._complete(channel, there) if there.taken == there.size else None
+
+    def _complete(self, channel: int, there: _Assembly) -> Event:
+        del self._assemblies[channel]
+        self.assembling_bytes -= there.taken
+        parts = there.parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return channel, there.method.name, (*there.args, there.properties, body)
+
+
+def _unexpected(text: str, method: Method | None, channel: int) -> WireError:
+    ids = (0, 0) if method is None else (method.class_id, method.method_id)
+    return WireError(505, text, channel=channel, class_id=ids[0], method_id=ids[1])
+
+
+def _unknown_method(channel: int, payload: bytes) -> WireError:
+    if len(payload) < 4:
+        return WireError(501, "a method frame without a method", channel=channel)
+    class_id, method_id = struct.unpack_from(">HH", payload)
+    return WireError(
+        540, f"unknown method {class_id}.{method_id}", channel=channel, class_id=class_id, method_id=method_id
+    )
+
+
+def _frame_error(kind: int, channel: int, data: bytes, pos: int, what: str) -> WireError:
+    payload = data[pos + _FRAME_HEADER_BYTES : pos + _FRAME_HEADER_BYTES + 16]
+    return WireError(
+        501,
+        f"type {kind}, first {len(payload)} octets = <<{','.join(map(str, payload))}>>: {{{what}}}",
+        channel=channel,
+    )
+
+
+MIN_FRAME_OVERHEAD: Final = FRAME_OVERHEAD_BYTES

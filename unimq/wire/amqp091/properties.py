@@ -1,0 +1,128 @@
+"""The properties of a content: kept as the sender's bytes, decoded when somebody asks.
+
+Rules
+- `raw` is what stands in the content header behind the body's size: the flags and the values. It is sent on as it is.
+- Decoding is lazy and remembered. A malformed value is found where the content arrives only if the server must look at it.
+- `changed` makes new properties; a field that is not named keeps its bytes, and so do the headers that are not named.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .errors import WireError
+from .methods import decode_field, encode_field
+from .spec import PROPERTIES
+from .table import Table, encode_table, spliced
+
+_FLAGS: Final = struct.Struct(">H")
+_BITS: Final = tuple((name, kind, 1 << (15 - n)) for n, (name, kind) in enumerate(PROPERTIES))
+_NAMES: Final = frozenset(name for name, _ in PROPERTIES)
+_UNKNOWN_FLAGS: Final = 0b11  # the lowest: more flags follow; the next: no property has it
+
+NO_PROPERTIES: Final = b"\x00\x00"
+HEADERS_FLAG: Final = 1 << 13
+DELIVERY_MODE_FLAG: Final = 1 << 12
+PRIORITY_FLAG: Final = 1 << 11
+EXPIRATION_FLAG: Final = 1 << 8
+
+
+class Properties:
+    __slots__ = ("_spans", "_values", "raw")
+
+    def __init__(self, raw: bytes = NO_PROPERTIES) -> None:
+        self.raw = raw
+        self._values: dict[str, Any] | None = None
+        self._spans: dict[str, bytes] = {}
+
+    @property
+    def flags(self) -> int:
+        return int.from_bytes(self.raw[:2], "big")
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """What is set, by name. Raises WireError when the bytes are malformed."""
+        if self._values is None:
+            self._decode()
+        return self._values or {}
+
+    def get(self, name: str) -> Any:
+        return self.values.get(name)
+
+    @property
+    def headers(self) -> Table:
+        """Do not change it."""
+        found: Table | None = self.values.get("headers") if self.raw[0] & 0x20 else None
+        return {} if found is None else found
+
+    def _decode(self) -> None:
+        raw, end = self.raw, len(self.raw)
+        if end < 2:
+            raise WireError(501, "a content header is cut off")
+        flags = self.flags
+        if flags & _UNKNOWN_FLAGS:
+            raise WireError(501, f"unknown property flags {flags:#06x}")
+        values: dict[str, Any] = {}
+        pos = 2
+        try:
+            for name, kind, bit in _BITS:
+                if flags & bit:
+                    value, after = decode_field(kind, raw, pos, end)
+                    values[name] = value
+                    self._spans[name] = raw[pos:after]
+                    pos = after
+        except (IndexError, struct.error):
+            raise WireError(501, "a property is cut off") from None
+        if pos != end:
+            raise WireError(501, f"{end - pos} bytes behind the properties")
+        self._values = values
+
+    def changed(
+        self,
+        *,
+        headers: Mapping[str, Any] | None = None,
+        drop_headers: tuple[str, ...] = (),
+        drop: tuple[str, ...] = (),
+        **values: Any,
+    ) -> Properties:
+        """With these values and headers set, without those to drop."""
+        self._decode()
+        strange = set(values) - _NAMES
+        if strange:
+            raise TypeError(f"no such property: {', '.join(sorted(strange))}")
+        spans = {name: span for name, span in self._spans.items() if name not in drop}
+        if headers or drop_headers:
+            there = spans.get("headers")
+            spans["headers"] = (
+                encode_table(headers or {}) if there is None else spliced(there, headers or {}, drop_headers)
+            )
+        for name, kind, _ in _BITS:
+            if name in values:
+                spans[name] = encode_field(kind, values[name])
+        return Properties(_joined(spans))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Properties) and other.raw == self.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"Properties({self.raw!r})"
+
+
+def make_properties(**values: Any) -> Properties:
+    return Properties(_joined({n: encode_field(kind, values[n]) for n, kind in PROPERTIES if n in values}))
+
+
+def _joined(spans: Mapping[str, bytes]) -> bytes:
+    flags = 0
+    parts = []
+    for name, _, bit in _BITS:
+        span = spans.get(name)
+        if span is not None:
+            flags |= bit
+            parts.append(span)
+    return _FLAGS.pack(flags) + b"".join(parts)
