@@ -5,50 +5,20 @@ A failing seed is replayed with `pytest tests/simulation/test_batcher.py -k "[SE
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
+from tests.simulation.simulated_time import SimulatedTime
 from unimq import ConnectionFailed, Message, Rejected, SendOutcomeUnknown, SendTimeout, UnimqError
 from unimq._batcher import Batcher, Pack
-from unimq._ticker import Job
 from unimq.driver import Batch, BatchResult, Copy, Done, Failed, Op
 
 STEPS = 400
 WINDOW = 40
 MAX_BATCH = 7
 SEEDS = range(60)
-
-
-class SimulatedTime:
-    """A clock that moves when told, and the jobs that are due then."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._heap: list[tuple[float, int, Job]] = []
-        self._order = itertools.count()
-
-    def clock(self) -> float:
-        return self.now
-
-    def at(self, due: float, run: Callable[[], None]) -> Job:
-        job = Job(due, run)
-        heapq.heappush(self._heap, (due, next(self._order), job))
-        return job
-
-    def after(self, delay_s: float, run: Callable[[], None]) -> Job:
-        return self.at(self.now + delay_s, run)
-
-    def advance(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self._heap and self._heap[0][0] <= end:
-            self.now, _, job = heapq.heappop(self._heap)
-            if job.run is not None:
-                job.run()
-        self.now = end
 
 
 class Broker:
