@@ -14,7 +14,9 @@ import argparse
 import datetime as dt
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,13 +24,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bench import machine, rabbitmq, report, stats
-from bench.session import FULL, SHORT, Measured, Row, measure
+from bench.session import FULL, SHORT, Limits, Measured, Row, measure
 from integration.native import BROKERS
 from integration.sources import probe
 
 SHORT_VARIABLE: Final = "UNIMQ_SHORT"
 SHORT_ALL_S: Final = 160.0  # rows that would begin later are left out
 EXIT_UNAVAILABLE: Final = 3
+EXIT_INTERRUPTED: Final = 130
 
 
 class Suite(Protocol):
@@ -50,37 +53,47 @@ SCHEMES: Final = {"rabbitmq": ("amqp://", "amqps://")}
 def main(argv: Sequence[str] | None = None) -> int:
     options = _arguments(argv)
     suite = SUITES[options.broker]
-    limits = SHORT if options.short else FULL
-    began = time.monotonic()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: queue and broker must not stay
     with broker(options.broker, options.url) as url:
         if url is None:
             return EXIT_UNAVAILABLE
         about = machine.about(f"{options.broker} {probe(url)}", suite.DISTRIBUTIONS)
         print(machine.line(about), flush=True)
-        measured: list[Measured] = []
         with suite.rows(url) as rows:
-            chosen = _chosen(rows, options.rows, suite)
-            for row in chosen:
-                if options.short and time.monotonic() - began > SHORT_ALL_S:
-                    print(f"{row.name}: left out: {SHORT_ALL_S:g} s were over", flush=True)
-                    continue
-                measured.append(measure(row, limits))
-                print(
-                    " | ".join(report.cells(measured[-1])),
-                    f"| {measured[-1].took_s:.0f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
-    print(f"\n{report.markdown(measured) if options.markdown else report.table(measured)}")
-    if options.json is not None:
-        began_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        about |= {"bench": options.broker, "ended": began_at, "short": options.short}
-        options.json.write_text(json.dumps(report.as_json(measured, about), indent=1) + "\n")
-    bad = any(one.failed for one in measured)
+            measured, over = _measure(_chosen(rows, options.rows, suite), SHORT if options.short else FULL)
+            # While the queue is still there: whatever its end brings, the figures are out.
+            print(
+                f"\n{report.markdown(measured) if options.markdown else report.table(measured)}", flush=True
+            )
+            if options.json is not None:
+                ended = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+                about |= {"bench": options.broker, "ended": ended, "short": options.short}
+                options.json.write_text(json.dumps(report.as_json(measured, about), indent=1) + "\n")
+    if over:
+        return EXIT_INTERRUPTED
+    failed = any(one.failed for one in measured)
     missed = any(
         not one.failed and stats.verdict(one.rounds, one.row.target)[0] == "miss" for one in measured
     )
-    return int(bad or (options.strict and missed))
+    return int(failed or (options.strict and missed))
+
+
+def _measure(rows: list[Row], limits: Limits) -> tuple[list[Measured], bool]:
+    """All rows, or those before Ctrl-C; then True."""
+    began = time.monotonic()
+    measured: list[Measured] = []
+    for row in rows:
+        if limits is SHORT and time.monotonic() - began > SHORT_ALL_S:
+            print(f"{row.name}: left out: {SHORT_ALL_S:g} s were over", flush=True)
+            continue
+        try:
+            measured.append(measure(row, limits))
+        except KeyboardInterrupt:
+            return measured, True
+        line = [cell for cell in report.cells(measured[-1]) if cell]
+        print(f"{' | '.join(line)} | {measured[-1].took_s:.0f} s", file=sys.stderr, flush=True)
+    return measured, False
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

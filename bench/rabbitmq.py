@@ -29,6 +29,7 @@ HEADERS: Final = {"source": "bench", "try": 1}
 PREFETCH: Final = 200
 LEAD: Final = 1_000  # messages received before the clock starts
 WINDOW: Final = pika_publish.WINDOW
+UNUSED_MAX_S: Final = 4 * 3600  # then the broker deletes a queue whose session was killed
 COUNT_LIMIT_S: Final = 5.0  # a queue counts what was just confirmed or acked a moment later
 CONNECTS: Final = 10
 IMPORTS: Final = 1
@@ -59,10 +60,9 @@ class Place:
             work(connection.channel())
 
     def __enter__(self) -> Place:
+        arguments = {"x-queue-type": "classic", "x-expires": UNUSED_MAX_S * 1000}
         self._with_channel(
-            lambda channel: channel.queue_declare(
-                self.name, durable=True, arguments={"x-queue-type": "classic"}
-            )
+            lambda channel: channel.queue_declare(self.name, durable=True, arguments=arguments)
         )
         return self
 

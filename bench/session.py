@@ -18,7 +18,7 @@ from typing import Final
 from bench.stats import Round, Run, Target, narrow
 
 WARM_UP_SHARE: Final = 10  # the thrown-away runs have a tenth of the messages
-ROUNDS_MIN_ANY: Final = 2  # below it there is no interval at all
+ROUNDS_MIN_ANY: Final = 3  # below it an interval says nothing
 
 Contender = Callable[[int], Run]  # prepares, runs `count` messages, tells the time of these alone
 
@@ -35,7 +35,7 @@ class Limits:
     slow_messages: int = 30_000  # where each message waits for the one before it
     rounds_min: int = 15
     rounds_max: int = 60
-    row_s: float = 300.0
+    row_s: float = 600.0
 
 
 FULL: Final = Limits()

@@ -46,7 +46,7 @@ from .driver import (
     SettleResult,
 )
 from .errors import AlreadySettled, DecodeError, LockLost, UnimqError, Unsupported
-from .retry import Dead, DeadLetter, InHand, Later, Retry, RetryLater, after_failure, jittered
+from .retry import Dead, DeadLetter, Decision, InHand, Later, Retry, RetryLater, after_failure, jittered
 
 if TYPE_CHECKING:
     from ._copier import Copier
@@ -296,18 +296,30 @@ class Desk:
         self.failed(delivery, error)
         return True
 
-    def failed(self, delivery: Delivery, error: Exception) -> None:
-        """Apply the policy to a failed try."""
+    def failed(
+        self,
+        delivery: Delivery,
+        error: Exception,
+        *,
+        fatal: tuple[type[Exception], ...] = (),
+        retry_on: tuple[type[Exception], ...] = (Exception,),
+        hold: bool = False,
+    ) -> Decision:
+        """Apply the policy to a failed try. With `hold` a try in hand is the caller's: the delivery stays with him."""
         policy = self._need_policy("retry")
         if isinstance(error, RetryLater):
             self.retry(delivery, error.delay_s)
-            return
+            spent = delivery.attempt >= policy.max_attempts
+            return Dead("exhausted") if spent else Later(error.delay_s)
         if isinstance(error, DeadLetter):
             self._bury(delivery, error.reason, error.description, error.__cause__)
-            return
+            return Dead(error.reason)
         if isinstance(error, DecodeError):
             self._bury(delivery, "undecodable", str(error), error)
-            return
+            return Dead("undecodable")
+        if isinstance(error, fatal) or not isinstance(error, retry_on):
+            self._bury(delivery, "fatal", "", error)
+            return Dead("fatal")
         decision = after_failure(
             policy, attempt=delivery.attempt, try_in_hand=delivery.try_in_hand, age_s=self._age_s(delivery)
         )
@@ -318,9 +330,11 @@ class Desk:
         if isinstance(decision, Dead):
             self._bury(delivery, decision.reason, "", error)
         elif isinstance(decision, InHand):
-            self._take(delivery)
+            if not hold:
+                self._take(delivery)
             delivery.try_in_hand += 1
-            self._again(delivery)
+            if not hold:
+                self._again(delivery)
         else:
             place = self.plan.retry(decision.delay_s)
             self._take(delivery)
@@ -328,6 +342,15 @@ class Desk:
             if place.delay_s is None:
                 delay_s = jittered(delay_s, policy.jitter, self._random.random())
             self._later(delivery, place, delay_s)
+        return decision
+
+    def copy_back(self, delivery: Delivery, carried: Mapping[str, HeaderValue]) -> None:
+        """Back to the end of its own group's place by a confirmed copy that carries more of our headers; not a try."""
+        place = self.plan.replay
+        if place is None or self._ordered:
+            raise Unsupported(f"a copy back to {self.source}", adapter=self._adapter)
+        self._take(delivery)
+        self._copy(delivery, place, {h.ATTEMPT: delivery.metadata.attempts, **carried}, delay_s=None)
 
     def _age_s(self, delivery: Delivery) -> float | None:
         first = emulation.first_failed_at(delivery)

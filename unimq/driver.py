@@ -41,8 +41,8 @@ __all__ = [
     "Ack", "Adapter", "Admin", "Batch", "BatchResult", "Blocked", "Cancelled", "ConnectOptions", "Connection", "Copy",
     "Credential", "DeadLetterOutcome", "Defer", "Delivery", "Done", "Driven", "Event", "Facts", "Failed", "Fault", "Flow",
     "FlowPaused", "Forget", "IN_HAND", "LockLostEvent", "LockRenewal", "Lost", "Metadata", "NATIVE", "Op", "Outcome",
-    "Password", "Place", "Plan", "ReceiverLink", "ReceiverOptions", "Release", "Restored", "Revoked", "Room", "Scheduling",
-    "Seekable", "SenderLink", "SenderOptions", "Sessions", "SettleResult", "Sink", "SupportsGetToken", "Token", "Unblocked",
+    "Password", "Place", "Plan", "Prefetching", "ReceiverLink", "ReceiverOptions", "Release", "Restored", "Revoked", "Room",
+    "Scheduling", "Seekable", "SenderLink", "SenderOptions", "Sessions", "SettleResult", "Sink", "SupportsGetToken", "Token", "Unblocked",
 ]  # fmt: skip
 
 R = TypeVar("R")
@@ -490,6 +490,15 @@ class Driven(Protocol):
 class Flow(Protocol):
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+
+
+@runtime_checkable
+class Prefetching(Protocol):
+    """On a ReceiverLink: how many may be in hand can be changed while it is open."""
+
+    def set_prefetch(self, count: int) -> None:
+        """Never blocks, any thread. What is in hand stays there."""
+        ...
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ from .address import HeaderValue
 
 ATTEMPT: Final = "unimq-attempt"
 COPIES: Final = "unimq-copies"
+CRASHES: Final = "unimq-crashes"
 MESSAGE_ID: Final = "unimq-message-id"
 CORRELATION_ID: Final = "unimq-correlation-id"
 REPLY_TO: Final = "unimq-reply-to"
@@ -44,7 +45,7 @@ DIED_AT: Final = "unimq-died-at"
 
 OURS: Final = frozenset(
     {
-        ATTEMPT, COPIES, MESSAGE_ID, CORRELATION_ID, REPLY_TO, SUBJECT, KEY, TYPES, NULL, TIMESTAMP_MS, TIMESTAMP, ORIGIN,
+        ATTEMPT, COPIES, CRASHES, MESSAGE_ID, CORRELATION_ID, REPLY_TO, SUBJECT, KEY, TYPES, NULL, TIMESTAMP_MS, TIMESTAMP, ORIGIN,
         GROUP, ORIGIN_POSITION, NOT_BEFORE, EXPIRES_MS, HISTORY, REASON, DESCRIPTION, ERROR_TYPE, ERROR_MESSAGE, ERROR_STACK,
         FIRST_FAILED_AT, DIED_AT,
     }

@@ -48,6 +48,13 @@ class BrokerClock:
             broker.engine.tick()
             broker.timer.look_again()
 
+    def until_due_s(self) -> float | None:
+        """How long until the next thing is due; None when nothing is."""
+        broker = self._broker
+        with broker.turn:
+            due = broker.engine.due()
+            return None if due is None else max(due - self.now(), 0.0)
+
 
 class Turn:
     """`with broker.turn as calls`: the lock, and what is to be called after it."""

@@ -145,6 +145,11 @@ class MemoryReceiver:
             self._woken = True
             self._gate.set()
 
+    def set_prefetch(self, count: int) -> None:
+        with self._broker.turn:
+            self._prefetch = count
+            self.look_again()
+
     def _take(self, wanted: int) -> list[Delivery]:
         """Under the lock."""
         queue = self._queue

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from unimq.address import Queue
-from unimq.driver import ALL_WELL, ConnectOptions, Op
+from unimq.driver import ALL_WELL, Ack, ConnectOptions, Op
 from unimq.errors import ConnectionFailed, SendOutcomeUnknown
 from unimq.message import Message
 from unimq.testing.proxy import FaultProxy
@@ -22,6 +22,10 @@ from unimq_activemq.transport import TICK_S
 from .rig import LIMIT_S, Rig, Waiter, ack, bodies, settle, take
 
 Unique = Callable[[str], str]
+
+# Artemis 2.40 itself: of connections dropped with a message in hand and followed at once by another consumer, one in some
+# hundred leaves that message undelivered until the broker is restarted (seen with bare sockets; it is then there again).
+ARTEMIS_TRIES = 3
 
 
 @pytest.fixture
@@ -101,24 +105,30 @@ def test_a_blocked_socket_never_blocks_submit_and_room_follows(
 
 
 def test_lost_connection_kills_links_and_deliveries_come_again(
-    far: Rig, broker: str, proxy: FaultProxy, unique: Unique
+    broker: str, proxy: FaultProxy, unique: Unique
 ) -> None:
-    queue = Queue(unique("lost"))
-    far.send(queue, b"1", b"2")
-    link = far.receiver(queue)
-    got = take(link, 2)
-    ack(link, got[:1])
-    proxy.cut()
-    far.lost()
-    with pytest.raises(OSError):
-        link.receive(1, LIMIT_S)
-    assert settle(link, got[1:]).lost == got[1:]
-    flushed: Waiter[Any] = Waiter()
-    link.flush(flushed)
-    flushed.wait()
-    assert far.events.empty()
-    with Rig(broker) as again:
-        assert bodies(take(again.receiver(queue), 1)) == [b"2"]
+    for _ in range(ARTEMIS_TRIES):
+        queue = Queue(unique("lost"))
+        with Rig(proxy.url(broker)) as far:
+            far.send(queue, b"1", b"2")
+            link = far.receiver(queue)
+            got = take(link, 2)
+            ack(link, got[:1])
+            proxy.cut()
+            far.lost()
+            with pytest.raises(OSError):
+                link.receive(1, LIMIT_S)
+            assert settle(link, got[1:]).lost == got[1:]
+            flushed: Waiter[Any] = Waiter()
+            link.flush(flushed)
+            flushed.wait()
+            assert far.events.empty()
+        with Rig(broker) as again:
+            found = bodies(again.receiver(queue).receive(1, 5.0))
+            if found == [b"2"]:
+                return
+            assert not found and again.flavour == "artemis"
+    pytest.fail("it did not come again")
 
 
 def test_settlement_is_open_until_it_is_confirmed(far: Rig, proxy: FaultProxy, unique: Unique) -> None:
@@ -129,8 +139,6 @@ def test_settlement_is_open_until_it_is_confirmed(far: Rig, proxy: FaultProxy, u
     proxy.silence_server()
     settled: Waiter[Any] = Waiter()
     flushed: Waiter[Any] = Waiter()
-    from unimq.driver import Ack
-
     link.settle(got, Ack(), settled)
     link.flush(flushed)
     assert not settled.done and not flushed.done

@@ -15,6 +15,7 @@ import inspect
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -88,4 +89,18 @@ def run(limit_s: float, what: str, work: Callable[[], Coroutine[Any, Any, R]]) -
 
 def ours() -> list[str]:
     """The names of the threads that the library has running."""
-    return sorted(t.name for t in threading.enumerate() if t.name.startswith("unimq-") and "proxy" not in t.name)
+    return sorted(thread.name for thread in threading.enumerate() if _is_ours(thread))
+
+
+def gone(limit_s: float) -> list[str]:
+    """What of the library still runs after so long: a thread on its last lines is waited for."""
+    deadline = time.monotonic() + limit_s
+    while ours() and time.monotonic() < deadline:
+        for thread in threading.enumerate():
+            if _is_ours(thread):
+                thread.join(max(deadline - time.monotonic(), 0.0))
+    return ours()
+
+
+def _is_ours(thread: threading.Thread) -> bool:
+    return thread.name.startswith("unimq-") and "proxy" not in thread.name

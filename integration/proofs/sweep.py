@@ -136,7 +136,14 @@ async def _outcome(seen: Seen, sent: bytes, send: Any, queue: Queue, timeout_s: 
 
 
 def send_at(
-    proxy: FaultProxy, url: str, raw: Raw, queue: Queue, place: Place | None, world: World, tag: str
+    proxy: FaultProxy,
+    url: str,
+    raw: Raw,
+    queue: Queue,
+    place: Place | None,
+    world: World,
+    tag: str,
+    limit_s: float = PLACE_LIMIT_S,
 ) -> Seen:
     """One send exchange, cut at `place` (None: not at all)."""
     seen = Seen(place)
@@ -144,9 +151,7 @@ def send_at(
     timeout_s = STUBBORN_TIMEOUT_S if place is not None and place.stubborn else CALL_TIMEOUT_S
     started = time.monotonic()
     try:
-        run(
-            PLACE_LIMIT_S, f"{world} send", lambda: _send(world, proxy.url(url), queue, tag, timeout_s, seen)
-        )
+        run(limit_s, f"{world} send", lambda: _send(world, proxy.url(url), queue, tag, timeout_s, seen))
     except Hang as hang:
         seen.find(str(hang))
     except Exception as error:  # a call that must not raise did
@@ -196,11 +201,15 @@ class Books:
     handed_out: Counter[bytes] = field(default_factory=Counter)
     settled: dict[bytes, str] = field(default_factory=dict)  # verb; not flushed yet
     gone: dict[bytes, str] = field(default_factory=dict)  # verb; flushed
-    unsure: dict[bytes, str] = field(default_factory=dict)  # verb; reported as lost: comes again, or the broker had it
+    unsure: dict[bytes, str] = field(
+        default_factory=dict
+    )  # verb; reported as lost: comes again, or the broker had it
     released: set[bytes] = field(default_factory=set)
 
 
-async def _consume(world: World, url: str, queue: Queue, bodies: list[bytes], seen: Seen, books: Books) -> None:
+async def _consume(
+    world: World, url: str, queue: Queue, bodies: list[bytes], seen: Seen, books: Books
+) -> None:
     """Ack four, dead-letter the third, release the last once; flush after each batch; until all are gone."""
     try:
         mq = await now(world.connect(url, connect_timeout_s=CONNECT_TIMEOUT_S))
@@ -297,7 +306,7 @@ def judge_receives(seen: Seen, books: Books, bodies: list[bytes], raw: Raw, queu
             seen.find(f"connect raised {error!r} and not ConnectionFailed")
         if not seen.fired:
             seen.find(f"connect failed without a cut: {error!r}")
-    wanted = {b for b in bodies if b not in books.gone}
+    wanted = {b for b in bodies if b not in books.gone and b not in books.unsure}
     left = Counter(raw.take_all(queue.name))
     deadline = time.monotonic() + REQUEUE_LIMIT_S
     while wanted - left.keys() and time.monotonic() < deadline:

@@ -16,7 +16,7 @@ import pytest
 
 import unimq
 from integration.proofs import sweep
-from integration.proofs.kit import SHORT, WORLDS, ours
+from integration.proofs.kit import SHORT, WORLDS, gone
 from integration.proofs.raw import Raw
 from integration.sources import Broker
 from unimq import Queue
@@ -27,6 +27,7 @@ PLACES_SHORT = 20
 STUBBORN_EVERY = 5
 FINDINGS_SHOWN = 12
 LIMIT_S = 300
+SETTLE_S = 5.0
 Figure = Callable[[str], None]
 
 
@@ -79,7 +80,7 @@ def test_a_connection_cut_at_any_byte_loses_nothing(
     fired = sum(each.fired for each in seen)
     assert fired >= 0.95 * len(places), f"only {fired} of {len(places)} cuts were reached"
     assert SHORT or fired >= 200
-    assert ours() == []
+    assert gone(SETTLE_S) == []
 
 
 def _figures(kind: str, sizes: list[tuple[int, str, int]], seen: list[sweep.Seen]) -> str:

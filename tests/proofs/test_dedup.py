@@ -23,9 +23,7 @@ def proof(world: World, url: str) -> dedup.Life:
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=str)
-def test_nothing_is_lost_in_a_duplicate_window(
-    world: World, url: str, figure: Callable[[str], None]
-) -> None:
+def test_nothing_is_lost_in_a_duplicate_window(world: World, url: str, figure: Callable[[str], None]) -> None:
     life = proof(world, url)
     figure(f"duplicate window, {world}: {len(life.steps)} times in hand, {len(life.findings)} findings")
     assert life.findings == []

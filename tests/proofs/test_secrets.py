@@ -110,7 +110,9 @@ def test_a_password_shows_nowhere(scheme: str, figure: Callable[[str], None]) ->
                 leaks.append(f"{what}: not one of unimq's errors: {error!r}")
             leaks += leaks_of(f"{what} ({world})", error)
         leaks += leaks_of("explain", *_explained(at(scheme, refused)))
-    figure(f"secrets, {scheme}: {len(errors)} errors, {watch.count} log records, {len(leaks + watch.leaks)} leaks")
+    figure(
+        f"secrets, {scheme}: {len(errors)} errors, {watch.count} log records, {len(leaks + watch.leaks)} leaks"
+    )
     assert leaks + watch.leaks == []
     assert len(errors) >= 8
 
@@ -126,10 +128,21 @@ def _explained(where: str) -> list[Any]:
 def test_no_repr_shows_a_password(scheme: str) -> None:
     endpoint = url.parse(at(scheme, "127.0.0.1"))
     options = ConnectOptions(
-        connect_timeout_s=1.0, tls=None, credential=Password(USER, PASSWORD), native={}  # type: ignore[arg-type]
+        connect_timeout_s=1.0,
+        tls=None,
+        credential=Password(USER, PASSWORD),
+        native={},  # type: ignore[arg-type]
     )
     client = unimq.connect_async(at(scheme, "127.0.0.1"))
-    shown = [endpoint, options, client, client._supervisor, Password(USER, PASSWORD), Token(PASSWORD), client.health()]
+    shown = [
+        endpoint,
+        options,
+        client,
+        client._supervisor,
+        Password(USER, PASSWORD),
+        Token(PASSWORD),
+        client.health(),
+    ]
     assert leaks_of(scheme, *shown) == []
     client._ticker.close()
 

@@ -135,7 +135,9 @@ def _check(wish: Wish) -> None:
         if not all(isinstance(each, type) and issubclass(each, Exception) for each in classes):
             raise BadHandler(f"{name}: {what}= is a tuple of exception classes, not {classes!r}")
     if wish.transaction:
-        raise Unsupported(f"{name}: transaction=True is not there yet: without it, what is sent may be sent twice")
+        raise Unsupported(
+            f"{name}: transaction=True is not there yet: without it, what is sent may be sent twice"
+        )
     if wish.idempotent is not None:
         raise Unsupported(f"{name}: idempotent= is not there yet: leave it out")
 

@@ -84,7 +84,9 @@ def read(function: Callable[..., Any], *, batch: bool, own_codecs: bool = False)
         raise BadHandler(f"{function!r} is not a handler: give a function")
     inner = _plain(function)
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise BadHandler(f"{name} yields: a handler is a plain or an async function; return what goes to `to=`")
+        raise BadHandler(
+            f"{name} yields: a handler is a plain or an async function; return what goes to `to=`"
+        )
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
@@ -166,9 +168,7 @@ def _check_client(hints: Mapping[str, Any], parts: Mapping[str, Part], name: str
             raise BadHandler(f"{name} is {how} function: annotate {parameter!r} {wanted.__name__}")
 
 
-def _body(
-    kind: Any, name: str, parameter: str, *, batch: bool, own_codecs: bool
-) -> tuple[Any, bool]:
+def _body(kind: Any, name: str, parameter: str, *, batch: bool, own_codecs: bool) -> tuple[Any, bool]:
     if kind is inspect.Parameter.empty:
         raise BadHandler(
             f"{name}: annotate its first parameter {parameter!r} with what the body is decoded to (bytes, str, dict, a "

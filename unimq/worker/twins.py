@@ -17,6 +17,8 @@ from .._async import client as async_client
 from .._async.client import AsyncClient
 from .._sync import client as sync_client
 from .._sync.client import Client
+from .._sync.receiver import Receiver
+from .._sync.sender import Sender
 from ..errors import UnimqError
 
 
@@ -60,7 +62,8 @@ def close_sync(twin: Client, timeout_s: float) -> list[UnimqError]:
     """The same; blocks."""
     deadline = time.monotonic() + timeout_s
     problems: list[UnimqError] = []
-    for link in [*twin._all_senders(), *twin._receivers]:
+    links: list[Sender | Receiver] = [*twin._all_senders(), *twin._receivers]
+    for link in links:
         try:
             link.close(max(deadline - time.monotonic(), 0.1))
         except UnimqError as error:

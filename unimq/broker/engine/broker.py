@@ -14,7 +14,7 @@ import heapq
 import random
 from collections.abc import Callable
 from itertools import count
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,13 @@ from .topic import Subscription, Topic
 
 # A `dead_letter` that is not a queue's name: True when it has the message now.
 DeadLetterTarget: TypeAlias = Callable[[QueueCore, Stored], bool]
+
+
+class Alarm(Protocol):
+    """Something beside the queues' own that time brings."""
+
+    def due(self) -> float | None: ...
+    def tick(self, now: float) -> None: ...
 
 
 class Mismatch(msgspec.Struct, frozen=True):
@@ -64,6 +71,7 @@ class Engine:
         self._due: list[tuple[float, int, QueueCore]] = []
         self._due_at: dict[QueueCore, float] = {}  # the one record of each queue that counts
         self._pushed = count()
+        self._alarms: list[Alarm] = []
 
     # -------------------------------------------------------------------------------------------------- queues
 
@@ -165,8 +173,15 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------ time and notice
 
+    def attach(self, alarm: Alarm) -> None:
+        self._alarms.append(alarm)
+
     def due(self) -> float | None:
         """When the next `tick` has something to do; None: never."""
+        times = [when for when in (self._queues_due(), *(a.due() for a in self._alarms)) if when is not None]
+        return min(times, default=None)
+
+    def _queues_due(self) -> float | None:
         while self._due:
             when, _, queue = self._due[0]
             if self._due_at.get(queue) != when:
@@ -182,10 +197,12 @@ class Engine:
     def tick(self) -> None:
         """Do what is due in all queues. Costs nothing for queues with nothing due."""
         now = self.clock.now()
-        while (when := self.due()) is not None and when <= now:
+        while (when := self._queues_due()) is not None and when <= now:
             queue = heapq.heappop(self._due)[2]
             del self._due_at[queue]
             queue.tick()
+        for alarm in self._alarms:
+            alarm.tick(now)
 
     def _note_due(self, queue: QueueCore, when: float | None) -> None:
         if when is None:

@@ -19,7 +19,7 @@ from .clock import Clock
 from .deadletter import EXPIRED, MAX_DELIVERIES, OVERFLOW
 from .limits import DEDUP_ID_OVERHEAD_BYTES
 from .message import DEAD, DEFERRED, DELAYED, ENDED, LEASED, READY, Entry, Stored
-from .options import QueueOptions
+from .options import Position, QueueOptions
 from .results import Budget
 from .session import SessionTable
 from .shelf import Shelf
@@ -38,9 +38,10 @@ _BEFORE_ALL: Final = -(1 << 62)  # positions from here on stand before every mes
 
 class Holding:
     __slots__ = (
-        "_checked", "_dead_retry_at", "_expiry", "_first", "_ids", "_last", "_lazy_ttl", "_leases", "_locks",
-        "_next_due", "_now", "_seq", "_shelf", "_shelves", "_signal", "_starts", "budget", "closed", "dead", "deferred",
-        "delayed", "held_bytes", "listeners", "name", "news", "options", "ready", "ready_bytes", "removed", "sessions",
+        "_bodies_only", "_checked", "_dead_retry_at", "_expiry", "_first", "_ids", "_last", "_lazy_ttl", "_leases",
+        "_locks", "_next_due", "_now", "_rejecting", "_seq", "_shelf", "_shelves", "_signal", "_starts", "budget",
+        "closed", "dead", "deferred", "delayed", "held_bytes", "listeners", "name", "news", "options", "ready",
+        "ready_bytes", "removed", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,12 @@ class Holding:
         self.sessions = SessionTable(self, clock) if options.sessions else None  # type: ignore[arg-type]
         bounds = (options.max_length, options.max_bytes, options.dedup_window_s)
         self._checked = options.sessions or bounds != (None, None, None)
+        self._bodies_only = options.bytes_counted == "body"
+        self._rejecting = False  # "reject-late" has begun and not ended
+
+    def _weight(self, stored: Stored) -> int:
+        """What counts against `max_bytes`."""
+        return len(stored.body or b"") if self._bodies_only else stored.size_bytes
 
     def _over(self, messages: int, size_bytes: int) -> bool:
         options = self.options
@@ -103,20 +110,26 @@ class Holding:
         entry.position = self._last
         if options.max_priority is not None:
             entry.priority = min(max(stored.priority, 0), options.max_priority)
-        if stored.expires_at is not None or stored.ttl_s is not None or options.ttl_s is not None:
-            entry.expires_at = min(
-                inf if stored.expires_at is None else stored.expires_at,
-                inf if stored.ttl_s is None else at + stored.ttl_s,
-                inf if options.ttl_s is None else at + options.ttl_s,
-            )
-            self._watch_ttl(entry)
+        entry.expires_at = self._expires_at(stored, at)
         (self._shelf if self.sessions is None else self._session_shelf(stored.session_id)).append(entry)
+        if entry.expires_at is not None:
+            self._watch_ttl(entry)  # behind the append: it may be the head itself
         self.ready += 1
-        self.ready_bytes += stored.size_bytes
+        self.ready_bytes += self._weight(stored)
         if self._checked and options.overflow == "drop-head":
             self._drop_heads(entry)
         if self.listeners:
             self.news |= NEWS_READY
+
+    def _expires_at(self, stored: Stored, at: float) -> float | None:
+        options = self.options
+        if stored.expires_at is None and stored.ttl_s is None and options.ttl_s is None:
+            return None
+        return min(
+            inf if stored.expires_at is None else stored.expires_at,
+            inf if stored.ttl_s is None else at + stored.ttl_s,
+            inf if options.ttl_s is None else at + options.ttl_s,
+        )
 
     def _drop_heads(self, newcomer: Entry) -> None:
         shelf = self._shelf if self.sessions is None else self._session_shelf(newcomer.stored.session_id)
@@ -133,8 +146,18 @@ class Holding:
             del self._leases[entry.owner]
         return True
 
-    def _come_back(self, entry: Entry, now: float, count: bool) -> None:
+    def _drop_heads_again(self) -> None:
+        """After messages came back."""
         options = self.options
+        if not (self._checked and options.bound_on_return and options.overflow == "drop-head"):
+            return
+        while self._over(0, 0) and (head := self._shelf.pop()) is not None:
+            self._left_ready(head)
+            self._condemn(head, OVERFLOW)
+
+    def _come_back(self, entry: Entry, now: float, count: bool, position: Position | None = None) -> None:
+        options = self.options
+        position = position or options.requeue_position
         again = successor(entry)
         if options.count_on == "delivery":
             again.delivery_count -= not count
@@ -147,10 +170,10 @@ class Holding:
         elif again.deferred:
             self._set_aside(again)
         else:
-            if options.requeue_position == "back":
+            if position == "back":
                 self._last += 1
                 again.position = self._last
-            elif options.requeue_position == "head":
+            elif position == "head":
                 self._first += 1
                 again.position = self._first
             again.state = READY
@@ -159,7 +182,7 @@ class Holding:
                 again
             )
             self.ready += 1
-            self.ready_bytes += stored.size_bytes
+            self.ready_bytes += self._weight(stored)
             if again.expires_at is not None:
                 self._watch_ttl(again)
             if self.listeners:
@@ -170,6 +193,7 @@ class Holding:
         for entry in entries:
             self._unlease(entry)
             self._come_back(entry, self._now(), count)
+        self._drop_heads_again()
         if self.sessions is not None and self.listeners:
             self.news |= NEWS_READY  # what nobody had leased of this session is free now too
         return len(entries)
@@ -190,7 +214,7 @@ class Holding:
 
     def _left_ready(self, entry: Entry) -> None:
         self.ready -= 1
-        self.ready_bytes -= entry.stored.size_bytes
+        self.ready_bytes -= self._weight(entry.stored)
 
     def _condemn(self, entry: Entry, reason: str, description: str = "") -> None:
         """The caller has taken it out of the place of its former state."""

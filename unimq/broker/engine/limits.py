@@ -23,6 +23,18 @@ MAX_PATTERNS_PER_FILTER: Final = 1_000
 # rejection among them count as a cycle.
 MAX_DEATHS: Final = 64
 
+# Charged per AMQP message beside its properties: exchange, routing keys and the records that hold them.
+PUBLICATION_OVERHEAD_BYTES: Final = 256
+
+# Ten years: the longest time to live or expiry that RabbitMQ takes (rabbit_misc:check_expiry).
+EXPIRY_MAX_MS: Final = 315_360_000_000
+
+MAX_EXCHANGES: Final = 100_000
+MAX_BINDINGS: Final = 1_000_000
+
+# Entries handed to one consumer of several before the next has its turn; a single consumer gets this many in one go.
+BATCH_ENTRIES: Final = 64
+
 # Sessions with a state or a holder, and the size of one state.
 MAX_SESSIONS_PER_QUEUE: Final = 100_000
 MAX_SESSION_STATE_BYTES: Final = 256 * 1024
@@ -32,6 +44,10 @@ ROUTE_CACHE_SUBJECTS: Final = 10_000
 
 # How long a dead letter that its place refused waits for the next try.
 DEAD_RETRY_S: Final = 1.0
+
+# Part of its bound down to which a queue with "reject-late" must sink before it takes messages again
+# (rabbit_fifo:is_below).
+SOFT_BOUND: Final = 0.8
 
 # Dead records that a heap or lane may carry before it is swept; above it, as many as live ones.
 SWEEP_MIN_RECORDS: Final = 64

@@ -8,18 +8,25 @@ Rules
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from .limits import MAX_PRIORITY
+
+Position: TypeAlias = Literal["original", "back", "head"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueOptions:
     # Bounds on what is ready, and what gives way at the bound: the oldest ("drop-head", dead-lettered where there is a
-    # place), the newcomer ("reject"), or the newcomer, which is then dead-lettered ("dead-letter").
+    # place), the newcomer ("reject"), the newcomer, which is then dead-lettered ("dead-letter"), or the newcomer once the
+    # bound has been passed, until no more than four fifths of it are ready ("reject-late", as RabbitMQ's quorum queues).
     max_length: int | None = None
     max_bytes: int | None = None
-    overflow: Literal["drop-head", "reject", "dead-letter"] = "drop-head"
+    overflow: Literal["drop-head", "reject", "dead-letter", "reject-late"] = "drop-head"
+    # What counts against max_bytes: all that a message is charged, or its body alone.
+    bytes_counted: Literal["charged", "body"] = "charged"
+    # Whether a message that comes back can push the head over the bound ("drop-head").
+    bound_on_return: bool = False
     # A message's own time to live can only shorten this one.
     ttl_s: float | None = None
     # "any": gone at its time. "head": only once it is the next to be handed out, as RabbitMQ does it.
@@ -35,7 +42,7 @@ class QueueOptions:
     # How long a lease holds; None: until it is settled or its owner is gone.
     lock_s: float | None = None
     # Where a returned message stands: where it stood, behind all, or before all in the order of return.
-    requeue_position: Literal["original", "back", "head"] = "original"
+    requeue_position: Position = "original"
     # Where the dead go: opaque to the queue; the engine takes a queue's name or a callable. None: they are dropped.
     dead_letter: object | None = None
     # When that place refuses: keep the message in this queue and try again, or drop it.

@@ -34,74 +34,21 @@ from math import inf
 from operator import attrgetter
 from typing import Final
 
-from .deadletter import EXPIRED, OVERFLOW
-from .holding import Holding, id_bytes, successor
+from .deadletter import EXPIRED
+from .holding import id_bytes, successor
 from .limits import DEAD_RETRY_S
-from .message import DEAD, DEFERRED, DELAYED, ENDED, LEASED, READY, Entry, Stored
-from .results import Depth, PutOutcome, Refusal
+from .message import DEAD, DEFERRED, DELAYED, ENDED, LEASED, READY, Entry
+from .options import Position
+from .putting import Putting
+from .results import Depth
 
 NONE_LOST: Final[Sequence[Entry]] = ()
 
 
-class QueueCore(Holding):
+class QueueCore(Putting):
     """Made by `Engine.declare_queue`. `ready` and the places of delayed, deferred and dead may be read."""
 
     __slots__ = ()
-
-    # ------------------------------------------------------------------------------------------------- putting
-
-    def put(self, stored: Stored, due_at: float | None = None, *, moved: bool = False) -> PutOutcome:
-        """`moved`: it already lies in another queue of this engine and leaves it now: neither new nor a duplicate."""
-        now = self._now()
-        if self._next_due <= now:
-            self._tick(now)
-        refused = self._refusal(stored, now, due_at, moved) if self._checked else None
-        size = stored.size_bytes
-        budget = self.budget
-        if refused is None and budget.held_bytes + size > budget.limit_bytes and not moved:
-            refused = Refusal.BROKER_FULL
-        if refused is not None:
-            if self.news:
-                self._tell()
-            return refused
-        if self._checked and not moved:
-            self._remember(stored, now)
-        self._seq += 1
-        entry = Entry(stored, self._seq, READY, now)
-        budget.held_bytes += size
-        self.held_bytes += size
-        if due_at is None or due_at <= now:
-            self._arrive(entry, now)
-        else:
-            entry.state = DELAYED
-            entry.due_at = due_at
-            self.delayed[entry.seq] = entry
-            self._starts.push(due_at, entry)
-            self._wake_at(due_at)
-        if self.news:
-            self._tell()
-        return entry
-
-    def _refusal(self, stored: Stored, now: float, due_at: float | None, moved: bool) -> Refusal | None:
-        options = self.options
-        if self.closed:
-            return Refusal.CLOSED
-        if self.sessions is not None and stored.session_id is None:
-            return Refusal.NO_SESSION
-        if not moved and stored.message_id in self._ids:
-            return Refusal.DUPLICATE
-        if (
-            options.overflow != "drop-head"
-            and (due_at is None or due_at <= now)
-            and self._over(1, stored.size_bytes)
-        ):
-            if options.overflow == "dead-letter" and not moved and self.budget.has_room(stored.size_bytes):
-                self._seq += 1
-                self.budget.held_bytes += stored.size_bytes
-                self.held_bytes += stored.size_bytes
-                self._condemn(Entry(stored, self._seq, ENDED, now), OVERFLOW)
-            return Refusal.QUEUE_FULL
-        return None
 
     # ------------------------------------------------------------------------------------------------- leasing
 
@@ -137,7 +84,7 @@ class QueueCore(Holding):
                 entry.state = LEASED
                 entry.owner = owner
                 held[entry.seq] = entry
-                size += entry.stored.size_bytes
+                size += self._weight(entry.stored)
                 if counts:
                     entry.delivery_count += 1
                 if lock_s is not None:
@@ -217,15 +164,19 @@ class QueueCore(Holding):
             self._tell()
         return lost or NONE_LOST
 
-    def release(self, entries: Iterable[Entry], count: bool = True) -> Sequence[Entry]:
-        """Back into the queue, in the order given. Without `count`, as if it had not been handed out."""
+    def release(
+        self, entries: Iterable[Entry], count: bool = True, position: Position | None = None
+    ) -> Sequence[Entry]:
+        """Back into the queue, in the order given. Without `count`, as if it had not been handed out. `position` is
+        where to, when it is not what the queue's options say."""
         now = self._catch_up()
         lost = []
         for entry in entries:
             if self._unlease(entry):
-                self._come_back(entry, now, count)
+                self._come_back(entry, now, count, position)
             else:
                 lost.append(entry)
+        self._drop_heads_again()
         if self.news:
             self._tell()
         return lost or NONE_LOST

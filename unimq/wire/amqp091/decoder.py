@@ -49,7 +49,6 @@ _ACK: Final = struct.Struct(">QB")
 _PROTOCOL_HEADER_BYTES: Final = 8
 _FRAME_HEADER_BYTES: Final = 7
 _PUBLISH: Final = BY_NAME["basic.publish"]
-_PUBLISH_PREFIX: Final = _PUBLISH.prefix + b"\x00\x00"  # with the reserved ticket, which all clients leave at 0
 _ACK_PREFIX: Final = BY_NAME["basic.ack"].prefix
 _BASIC: Final = 60
 
@@ -57,7 +56,7 @@ _BASIC: Final = 60
 class _Assembly:
     """A content under way on one channel. `size` is None while its header is awaited."""
 
-    __slots__ = ("args", "method", "parts", "properties", "size", "taken")
+    __slots__ = ("args", "body", "method", "properties", "size", "taken")
 
     def __init__(self, method: Method, args: tuple[Any, ...]) -> None:
         self.method = method
@@ -65,7 +64,7 @@ class _Assembly:
         self.size: int | None = None
         self.taken = 0
         self.properties = b""
-        self.parts: list[bytes] = []
+        self.body: bytes | bytearray = b""  # the first piece as it came; joined in place from the second on
 
 
 class Decoder:
@@ -106,7 +105,13 @@ class Decoder:
         while size - pos >= _FRAME_HEADER_BYTES:
             kind, channel, length = _FRAME.unpack_from(data, pos)
             if self.frame_max and length > self.frame_max:
-                raise _frame_error(kind, channel, data, pos, f"frame_too_large,{length},{self.frame_max - 8}")
+                raise _frame_error(
+                    kind,
+                    channel,
+                    data,
+                    pos,
+                    f"frame_too_large,{length},{self.frame_max - FRAME_OVERHEAD_BYTES}",
+                )
             start = pos + _FRAME_HEADER_BYTES
             end = start + length
             if end >= size:
@@ -186,7 +191,9 @@ class Decoder:
 
     def _method(self, channel: int, data: bytes, start: int, end: int) -> Event | None:
         method = BY_PREFIX.get(data[start : min(start + 4, end)])
-        if channel in self.closing and (method is None or method.name not in ("channel.close", "channel.close-ok")):
+        if channel in self.closing and (
+            method is None or method.name not in ("channel.close", "channel.close-ok")
+        ):
             return None
         there = self._assemblies.get(channel)
         if there is not None:
@@ -254,16 +261,18 @@ class Decoder:
             raise _unexpected(f"a body of {there.size} bytes has {there.taken}", method, channel)
         if self.assembling_bytes > ASSEMBLING_MAX_BYTES:
             raise WireError(506, f"contents under way hold more than {ASSEMBLING_MAX_BYTES} bytes")
-        if end > start:
-            there.parts.append(data[start:end])
+        if not there.body:
+            there.body = data[start:end]
+        else:
+            if isinstance(there.body, bytes):
+                there.body = bytearray(there.body)
+            there.body += data[start:end]
         return self._complete(channel, there) if there.taken == there.size else None
 
     def _complete(self, channel: int, there: _Assembly) -> Event:
         del self._assemblies[channel]
         self.assembling_bytes -= there.taken
-        parts = there.parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        return channel, there.method.name, (*there.args, there.properties, body)
+        return channel, there.method.name, (*there.args, there.properties, bytes(there.body))
 
 
 def _unexpected(text: str, method: Method | None, channel: int) -> WireError:
@@ -287,6 +296,3 @@ def _frame_error(kind: int, channel: int, data: bytes, pos: int, what: str) -> W
         f"type {kind}, first {len(payload)} octets = <<{','.join(map(str, payload))}>>: {{{what}}}",
         channel=channel,
     )
-
-
-MIN_FRAME_OVERHEAD: Final = FRAME_OVERHEAD_BYTES

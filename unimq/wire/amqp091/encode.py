@@ -16,7 +16,9 @@ from .methods import BY_NAME
 from .spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD
 
 _FRAME: Final = struct.Struct(">BHI")
-_HEADER: Final = struct.Struct(">BHIHHQ")  # frame header and the fixed part of a content header of class basic
+_HEADER: Final = struct.Struct(
+    ">BHIHHQ"
+)  # frame header and the fixed part of a content header of class basic
 _HEADER_FIXED_BYTES: Final = 12
 _BODY_AT: Final = struct.Struct(">cBHI")
 _DELIVER_MIDDLE: Final = struct.Struct(">QB")
@@ -42,9 +44,7 @@ def nack_frame(channel: int, tag: int, multiple: bool) -> bytes:
 def content_frames(channel: int, properties: bytes, body: bytes, frame_max: int) -> bytes:
     """What follows a method with content."""
     size = len(body)
-    header = _HEADER.pack(
-        FRAME_HEADER, channel, _HEADER_FIXED_BYTES + len(properties), _BASIC, 0, size
-    )
+    header = _HEADER.pack(FRAME_HEADER, channel, _HEADER_FIXED_BYTES + len(properties), _BASIC, 0, size)
     if not size:
         return header + properties + _END
     room = frame_max - FRAME_OVERHEAD_BYTES

@@ -34,10 +34,23 @@ CODES: Final[dict[int, tuple[str, Scope]]] = {
 }
 
 
+REPLY_TEXT_MAX_BYTES: Final = 255
+
+
+def reply_text(code: int, text: str) -> str:
+    """The code's name before it, cut to what a short string holds, as RabbitMQ cuts it."""
+    raw = f"{CODES[code][0]} - {text}".encode("utf-8", "surrogateescape")
+    if len(raw) > REPLY_TEXT_MAX_BYTES:
+        raw = raw[: REPLY_TEXT_MAX_BYTES - 3] + b"..."
+    return raw.decode("utf-8", "surrogateescape")
+
+
 class WireError(Exception):
     """Input that the protocol forbids."""
 
-    def __init__(self, code: int, text: str, *, channel: int = 0, class_id: int = 0, method_id: int = 0) -> None:
+    def __init__(
+        self, code: int, text: str, *, channel: int = 0, class_id: int = 0, method_id: int = 0
+    ) -> None:
         super().__init__(f"{code} {text}")
         self.code = code
         self.text = text

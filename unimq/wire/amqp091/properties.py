@@ -15,9 +15,10 @@ from typing import Any, Final
 from .errors import WireError
 from .methods import decode_field, encode_field
 from .spec import PROPERTIES
-from .table import Table, encode_table, spliced
+from .table import Table, check_table, decode_table, encode_table, spliced
 
 _FLAGS: Final = struct.Struct(">H")
+_KINDS: Final = dict(PROPERTIES)
 _BITS: Final = tuple((name, kind, 1 << (15 - n)) for n, (name, kind) in enumerate(PROPERTIES))
 _NAMES: Final = frozenset(name for name, _ in PROPERTIES)
 _UNKNOWN_FLAGS: Final = 0b11  # the lowest: more flags follow; the next: no property has it
@@ -28,56 +29,84 @@ DELIVERY_MODE_FLAG: Final = 1 << 12
 PRIORITY_FLAG: Final = 1 << 11
 EXPIRATION_FLAG: Final = 1 << 8
 
+# flags → what is set; at most as many as there are combinations of fourteen
+_PLANS: Final[dict[int, tuple[tuple[str, str], ...]]] = {}
+
+
+def _plan(flags: int) -> tuple[tuple[str, str], ...]:
+    if flags & _UNKNOWN_FLAGS:
+        raise WireError(501, f"unknown property flags {flags:#06x}")
+    made = _PLANS[flags] = tuple((name, kind) for name, kind, bit in _BITS if flags & bit)
+    return made
+
 
 class Properties:
-    __slots__ = ("_spans", "_values", "raw")
+    __slots__ = ("_headers", "_spans", "_values", "raw")
 
     def __init__(self, raw: bytes = NO_PROPERTIES) -> None:
         self.raw = raw
         self._values: dict[str, Any] | None = None
         self._spans: dict[str, bytes] = {}
+        self._headers: Table | None = None
 
     @property
     def flags(self) -> int:
         return int.from_bytes(self.raw[:2], "big")
 
     @property
+    def fixed(self) -> Mapping[str, Any]:
+        """What is set, by name, without the headers. Raises WireError when the bytes are malformed, headers included."""
+        return self._decode() if self._values is None else self._values
+
+    @property
     def values(self) -> Mapping[str, Any]:
-        """What is set, by name. Raises WireError when the bytes are malformed."""
-        if self._values is None:
-            self._decode()
-        return self._values or {}
+        """What is set, by name, headers included."""
+        return {**self.fixed, "headers": self.headers} if self.raw[0] & 0x20 else self.fixed
 
     def get(self, name: str) -> Any:
-        return self.values.get(name)
+        """A property that is not the headers."""
+        return self.fixed.get(name)
 
     @property
     def headers(self) -> Table:
-        """Do not change it."""
-        found: Table | None = self.values.get("headers") if self.raw[0] & 0x20 else None
-        return {} if found is None else found
+        """Decoded when first asked for. Do not change it."""
+        if self._headers is None:
+            raw = self._spans.get("headers") if self.fixed is not None else None
+            self._headers = {} if raw is None else decode_table(raw, 0, len(raw))[0]
+        return self._headers
 
-    def _decode(self) -> None:
+    def _decode(self) -> dict[str, Any]:
         raw, end = self.raw, len(self.raw)
         if end < 2:
             raise WireError(501, "a content header is cut off")
-        flags = self.flags
-        if flags & _UNKNOWN_FLAGS:
-            raise WireError(501, f"unknown property flags {flags:#06x}")
+        flags = raw[0] << 8 | raw[1]
+        plan = _PLANS.get(flags)
+        if plan is None:
+            plan = _plan(flags)
         values: dict[str, Any] = {}
         pos = 2
         try:
-            for name, kind, bit in _BITS:
-                if flags & bit:
-                    value, after = decode_field(kind, raw, pos, end)
-                    values[name] = value
-                    self._spans[name] = raw[pos:after]
-                    pos = after
+            for name, kind in plan:
+                start = pos
+                if kind == "shortstr":
+                    pos += 1 + raw[pos]
+                    if pos > end:
+                        raise WireError(501, "a property is cut off")
+                    values[name] = raw[start + 1 : pos].decode("utf-8", "surrogateescape")
+                elif kind == "octet":
+                    values[name] = raw[pos]
+                    pos += 1
+                elif kind == "table":
+                    pos = check_table(raw, pos, end)
+                    self._spans[name] = raw[start:pos]
+                else:
+                    values[name], pos = decode_field(kind, raw, pos, end)
         except (IndexError, struct.error):
             raise WireError(501, "a property is cut off") from None
         if pos != end:
             raise WireError(501, f"{end - pos} bytes behind the properties")
         self._values = values
+        return values
 
     def changed(
         self,
@@ -88,11 +117,14 @@ class Properties:
         **values: Any,
     ) -> Properties:
         """With these values and headers set, without those to drop."""
-        self._decode()
         strange = set(values) - _NAMES
         if strange:
             raise TypeError(f"no such property: {', '.join(sorted(strange))}")
-        spans = {name: span for name, span in self._spans.items() if name not in drop}
+        there_values = self.fixed
+        spans = dict(self._spans)
+        spans |= {name: encode_field(_KINDS[name], value) for name, value in there_values.items()}
+        for name in drop:
+            spans.pop(name, None)
         if headers or drop_headers:
             there = spans.get("headers")
             spans["headers"] = (

@@ -164,6 +164,45 @@ def _value(data: bytes, pos: int, end: int, depth: int) -> tuple[Any, int]:
     return other(data, pos, end, depth + 1)
 
 
+# sizes of values that need no look inside
+_SIZES: Final = {octet: packer.size for octet, (packer, _) in _NUMBERS.items()} | {
+    ord("t"): 1,
+    ord("D"): 5,
+    ord("V"): 0,
+}
+
+
+def check_table(data: bytes, pos: int, end: int, depth: int = 0, keyed: bool = True) -> int:
+    """The position behind the table (or, without keys, the array) at `pos`. Raises as decoding would; builds nothing."""
+    if pos + 4 > end:
+        raise _malformed("a length is cut off")
+    stop = pos + 4 + int.from_bytes(data[pos : pos + 4], "big")
+    pos += 4
+    if stop > end:
+        raise _malformed("a length reaches beyond its frame")
+    try:
+        while pos < stop:
+            if keyed:
+                pos += 1 + data[pos]
+            kind = data[pos]
+            pos += 1
+            if kind == 0x53 or kind == 0x78:  # S x
+                pos += 4 + int.from_bytes(data[pos : pos + 4], "big")
+            elif kind in _SIZES:
+                pos += _SIZES[kind]
+            elif kind == 0x46 or kind == 0x41:  # F A
+                if depth >= TABLE_DEPTH_MAX:
+                    raise _malformed(f"fields are nested more than {TABLE_DEPTH_MAX} deep")
+                pos = check_table(data, pos, stop, depth + 1, kind == 0x46)
+            else:
+                raise _malformed(f"unknown field type {kind}")
+    except IndexError:
+        raise _malformed("cut off") from None
+    if pos != stop:
+        raise _malformed("a field reaches beyond its table")
+    return stop
+
+
 def _bool(data: bytes, pos: int, end: int, _depth: int) -> tuple[bool, int]:
     if pos >= end:
         raise _malformed("a bool is cut off")

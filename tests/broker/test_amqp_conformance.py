@@ -1,0 +1,43 @@
+"""The whole conformance suite on the reference broker's AMQP 0-9-1, through the RabbitMQ adapter and the real pika."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pika
+import pytest
+
+from unimq import Queue, broker
+from unimq.testing.conformance import Harness, conformance_tests, through_proxy
+
+
+@pytest.fixture(scope="module")
+def harness() -> Iterator[Harness]:
+    with broker.run(amqp=0) as running:
+        url = running.urls["amqp"]
+
+        def foreign_send(queue: Queue, body: bytes, headers: Mapping[str, str]) -> None:
+            with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+                channel = connection.channel()
+                channel.confirm_delivery()
+                properties = pika.BasicProperties(headers=dict(headers))
+                channel.basic_publish("", queue.name, body, properties, mandatory=True)
+
+        def foreign_receive(queue: Queue) -> tuple[bytes, Mapping[str, Any]]:
+            with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+                method, properties, body = connection.channel().basic_get(queue.name, auto_ack=True)
+                assert method is not None, "the queue is empty"
+                return body, properties.headers or {}
+
+        yield Harness(
+            url=url,
+            proxy=through_proxy(url, 5672),
+            foreign_send=foreign_send,
+            foreign_receive=foreign_receive,
+            bad_login_url=url.replace("guest:guest@", "guest:wrong-marked-password@"),
+            cycles=20,
+        )
+
+
+test_conformance = conformance_tests()

@@ -1,0 +1,405 @@
+"""The server: listeners and connections on one loop in a thread of its own, sessions and engine behind them.
+
+Rules
+- All that touches the engine runs on that thread, so nothing in the broker takes a lock. Other threads ask by `call`.
+- One read of a connection is one turn: its frames are carried out, then everything that has something to say is written,
+  each connection with one write.
+- A peer that does not read is not delivered to and not read from; the output held for it is bounded.
+- Time for the engine is real time plus what `clock.advance` added. Heartbeats and handshakes are always in real time.
+- A listener is a line of `listeners.py`. It listens on loopback unless told otherwise: this is for tests and development.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from .engine import Engine
+from .engine.limits import ENGINE_MAX_BYTES
+from .faults import Faults
+from .limits import (
+    BACKLOG,
+    CALL_MAX_S,
+    CLOSE_MAX_S,
+    CONNECTIONS_MAX,
+    OUTPUT_HIGH_BYTES,
+    OUTPUT_LOW_BYTES,
+    OUTPUT_MAX_BYTES,
+    START_MAX_S,
+    TIMER_WAIT_MAX_S,
+)
+from .listeners import LISTENERS, Settings
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .sessions.line import Session
+
+T = TypeVar("T")
+_log = logging.getLogger("unimq.broker")
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+class BrokerClock:
+    """Seconds since the epoch; never goes back, whatever happens to the system's clock."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._base_s = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        return time.monotonic() + self._base_s
+
+    def advance(self, seconds: float) -> None:
+        """Move time, from any thread; what is due by then has happened when this returns."""
+        if not seconds >= 0:
+            raise ValueError(f"time only moves forward, not by {seconds!r} s")
+        self._broker.call(lambda: self._advance(seconds))
+
+    def _advance(self, seconds: float) -> None:
+        self._base_s += seconds
+        self._broker.engine.tick()
+
+
+class Peer(asyncio.Protocol):
+    """One connection: `sessions.line.Line` towards its session, asyncio's protocol towards the loop."""
+
+    def __init__(self, broker: Broker, make: Callable[[Peer], Session]) -> None:
+        self._broker = broker
+        self._make = make
+        self._session: Session | None = None
+        self._transport: asyncio.Transport
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._paused = 0  # reasons for not reading: the session's, a full output
+        self._session_paused = False
+        self.writable = True
+        self.peer = ""
+        self.certificate_name: str | None = None
+
+    # ------------------------------------------------------------------------------------------------ asyncio's
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        broker = self._broker
+        if broker.ended or len(broker.peers) >= CONNECTIONS_MAX:
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(OUTPUT_HIGH_BYTES, OUTPUT_LOW_BYTES)
+        address = transport.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if address else "?"
+        self.certificate_name = _common_name(transport)
+        broker.peers.add(self)
+        self._session = self._make(self)
+
+    def data_received(self, data: bytes) -> None:
+        session = self._session
+        if session is None:
+            return
+        session.receive(data)
+        self._broker.touched[self] = None
+        self._broker.end_turn()
+
+    def eof_received(self) -> bool:
+        return False  # the transport closes; connection_lost follows
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        broker = self._broker
+        broker.peers.discard(self)
+        broker.touched.pop(self, None)
+        session, self._session = self._session, None
+        if session is not None:
+            session.lost()
+            broker.end_turn()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        self._pause(1)
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self._pause(-1)
+        if self._session is not None:
+            self._session.writable_again()
+            self._broker.end_turn()
+
+    # --------------------------------------------------------------------------------------------- the session's
+    def flush_soon(self) -> None:
+        self._broker.touched[self] = None
+        self._broker.end_turn_soon()
+
+    def write_out(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        session.flushing()
+        out = session.out
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > OUTPUT_MAX_BYTES:
+            _log.warning("%s does not read: cut with more than %d bytes waiting", self.peer, OUTPUT_MAX_BYTES)
+            self.cut()
+
+    def close(self) -> None:
+        self.write_out()
+        self._transport.close()
+
+    def cut(self) -> None:
+        self._transport.abort()
+
+    def pause_reading(self) -> None:
+        if not self._session_paused:
+            self._session_paused = True
+            self._pause(1)
+
+    def resume_reading(self) -> None:
+        if self._session_paused:
+            self._session_paused = False
+            self._pause(-1)
+
+    def _pause(self, by: int) -> None:
+        before, self._paused = self._paused, self._paused + by
+        if self._transport.is_closing():
+            return
+        if before == 0 and self._paused:
+            self._transport.pause_reading()
+        elif before and self._paused == 0:
+            self._transport.resume_reading()
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            self._timers.discard(timer)
+            call()
+            self._broker.end_turn()
+
+        def stop() -> None:
+            self._timers.discard(timer)
+            timer.cancel()
+
+        timer = self._broker.loop.call_later(seconds, run)
+        self._timers.add(timer)
+        return stop
+
+    def now(self) -> float:
+        return time.monotonic()
+
+
+def _common_name(transport: asyncio.Transport) -> str | None:
+    """Of a client certificate that the TLS layer has verified."""
+    certificate = transport.get_extra_info("peercert")
+    for part in (certificate or {}).get("subject", ()):
+        for name, value in part:
+            if name == "commonName":
+                return str(value)
+    return None
+
+
+class Broker:
+    """A running broker. `.urls` by listener, `.clock.advance(s)`, `.faults`, `.close()`; also a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = BrokerClock(self)
+        self.engine = Engine(self.clock, seed=settings.seed, max_bytes=settings.max_bytes)
+        self.faults = settings.faults
+        self.urls: dict[str, str] = {}
+        self.peers: set[Peer] = set()
+        self.touched: dict[Peer, None] = {}  # have something to say
+        self.shared: dict[str, Any] = {}  # what the sessions of one protocol share, by its room
+        self.ended = False
+        self.loop: asyncio.AbstractEventLoop
+        self._servers: list[asyncio.Server] = []
+        self._turn_soon = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._started = threading.Event()
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="unimq-broker", daemon=True)
+
+    # ---------------------------------------------------------------------------------------------- its life
+    def start(self) -> Broker:
+        """Returns when all listeners accept; raises what kept one from it."""
+        self._thread.start()
+        if not self._started.wait(START_MAX_S):
+            raise TimeoutError(f"the broker did not start within {START_MAX_S:g} s")
+        if self._failed is not None:
+            self._thread.join(CLOSE_MAX_S)
+            raise self._failed
+        return self
+
+    def _run(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        try:
+            try:
+                self.loop.run_until_complete(self._listen())
+            except BaseException as error:  # said by `start`, to whoever waits there
+                self._failed = error
+                return
+            finally:
+                self._started.set()
+            self.loop.run_forever()
+        finally:
+            self._drop_all()
+            self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.close()
+
+    async def _listen(self) -> None:
+        settings = self.settings
+        context = _tls(settings)
+        for name, port in settings.listen.items():
+            listener = LISTENERS[name]
+            make = listener.load()(self)
+
+            def protocol(make: Callable[[Peer], Session] = make) -> Peer:
+                return Peer(self, make)
+
+            server = await self.loop.create_server(
+                protocol, settings.host, port, ssl=context, backlog=BACKLOG
+            )
+            self._servers.append(server)
+            bound = server.sockets[0].getsockname()[1]
+            self.urls[name] = listener.url(settings, bound)
+
+    def _drop_all(self) -> None:
+        self.ended = True
+        for server in self._servers:
+            server.close()
+        for peer in list(self.peers):
+            peer.cut()
+
+    def close(self) -> None:
+        """Idempotent, from any thread but the broker's own. Connections are cut."""
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(CLOSE_MAX_S)
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Broker {', '.join(self.urls.values())}>"
+
+    # ------------------------------------------------------------------------------------------------- its turns
+    def call(self, question: Callable[[], T]) -> T:
+        """Ask `question` on the broker's thread, between two turns; its answer, or its exception."""
+        done = threading.Event()
+        answer: list[T] = []
+        failure: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                answer.append(question())
+            except BaseException as error:  # raised where it was asked
+                failure.append(error)
+            self.end_turn()
+            done.set()
+
+        self.loop.call_soon_threadsafe(ask)
+        if not done.wait(CALL_MAX_S):
+            raise TimeoutError(f"the broker did not answer within {CALL_MAX_S:g} s")
+        if failure:
+            raise failure[0]
+        return answer[0]
+
+    def end_turn(self) -> None:
+        """Write what there is to say, and be there for what is due next."""
+        touched = self.touched
+        while touched:
+            peer, _ = touched.popitem()
+            peer.write_out()
+        self._look_at_timer()
+
+    def end_turn_soon(self) -> None:
+        """For what is said outside a turn; within one it costs nothing, the turn's end has written it by then."""
+        if not self._turn_soon:
+            self._turn_soon = True
+            self.loop.call_soon(self._late_turn)
+
+    def _late_turn(self) -> None:
+        self._turn_soon = False
+        self.end_turn()
+
+    def _look_at_timer(self) -> None:
+        due = self.engine.due()
+        if due is None:
+            return
+        wait_s = min(max(due - self.clock.now(), 0.0), TIMER_WAIT_MAX_S)
+        when = self.loop.time() + wait_s
+        if self._timer is not None:
+            if self._timer_at <= when:
+                return
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self.loop.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        self.engine.tick()
+        self.end_turn()
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    if settings.tls_client_ca is not None:
+        context.load_verify_locations(settings.tls_client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL  # who has none logs in by password
+    return context
+
+
+def run(
+    *,
+    host: str = LOOPBACK,
+    users: Mapping[str, str] | None = None,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    tls_client_ca: str | None = None,
+    tls_ca: str | None = None,
+    max_bytes: int = ENGINE_MAX_BYTES,
+    amqp_dialect: str = "3",
+    vhosts: tuple[str, ...] = ("/",),
+    seed: int = 0,
+    faults: Faults | None = None,
+    **listen: int | None,
+) -> Broker:
+    """A running broker. Listeners by name, each with its port: `run(amqp=0)` takes a free one. See `listeners.py`."""
+    wanted = {name: port for name, port in listen.items() if port is not None}
+    strange = sorted(set(wanted) - set(LISTENERS))
+    if strange or not wanted:
+        raise TypeError(
+            f"run() takes listeners {', '.join(LISTENERS)}; not {', '.join(strange) or 'none at all'}"
+        )
+    settings = Settings(
+        listen=wanted,
+        host=host,
+        users=users,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        tls_ca=tls_ca,
+        max_bytes=max_bytes,
+        amqp_dialect=amqp_dialect,
+        vhosts=vhosts,
+        seed=seed,
+        faults=faults or Faults(),
+    )
+    return Broker(settings).start()

@@ -1,0 +1,217 @@
+"""One channel: what it holds, its methods by name, its end.
+
+State    by                      then
+-------  ----------------------  -----------------------------------------------------------------------------------
+open     a method of the table   what it says
+         channel.flow(true)      channel.flow-ok (false: 540)
+         channel.close           channel.close-ok; gone
+         a channel error         channel.close with its code; CLOSING
+         a connection error      the connection closes
+closing  channel.close-ok        gone; the number may be opened again
+         channel.close           channel.close-ok
+         anything else           dropped
+
+mode     by                      then
+-------  ----------------------  -----------------------------------------------------------------------------------
+plain    confirm.select          confirm
+         tx.select               tx
+confirm  tx.select               406
+tx       confirm.select          406
+
+Rules
+- What is unacknowledged is in `unacked`, by delivery tag, in order. Whatever ends the channel gives it back to its queues.
+- Confirms are said once per turn, with `multiple` where that is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from unimq.broker.engine.errors import AmqpError
+from unimq.wire.amqp091.decoder import TOO_LARGE
+from unimq.wire.amqp091.encode import ack_frame, method_frame, nack_frame
+from unimq.wire.amqp091.errors import WireError, reply_text
+from unimq.wire.amqp091.methods import BY_NAME
+
+from . import consuming, publishing, topology, transactions
+from .consumer import Consumer
+from .limits import UNACKED_MAX
+from .unacked import Unacked, by_queue
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class Channel:
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.connection = connection
+        self.node = connection.node
+        self.vhost = connection.vhost
+        self.number = number
+        self.out = connection.out
+        self.open = True
+        self.mode = "plain"
+        self.last_queue = ""  # "" in a method means this one
+        # consuming
+        self.consumers: dict[str, Consumer] = {}
+        self.unacked: dict[int, Unacked] = {}
+        self.last_tag = 0
+        self.consumer_prefetch = 0  # for consumers to come; 0: no bound
+        self.channel_prefetch = 0
+        self.hungry: dict[Consumer, None] = {}  # have room again
+        self.reply_token: str | None = None  # direct reply-to
+        self.reply_consumer: str | None = None
+        # publishing
+        self.published = 0  # since confirm.select
+        self.confirmed = 0
+        self.refused: list[int] = []  # of those that were not said yet
+        self.lost: list[int] = []  # confirms that a fault withholds
+        self.tx = transactions.Transaction()
+
+    # ------------------------------------------------------------------------------------------------- methods
+    def receive(self, name: str, args: tuple[Any, ...]) -> None:
+        method = METHODS.get(name)
+        try:
+            if method is None:
+                raise AmqpError(503, "unimplemented method")
+            method(self, *args)
+        except AmqpError as error:
+            self._fail(error, name)
+        except WireError as error:  # a content whose properties are malformed
+            self._fail(AmqpError(error.code, error.text), name)
+        if self.hungry:
+            self.feed()
+
+    def _fail(self, error: AmqpError, name: str) -> None:
+        if not error.class_id:
+            at = BY_NAME.get("basic.publish" if name == TOO_LARGE else name)
+            if at is not None:
+                error.class_id, error.method_id = at.class_id, at.method_id
+        if error.scope == "connection":
+            raise error
+        self.say_confirms()
+        self.end()
+        self.out.append(
+            method_frame(
+                self.number,
+                "channel.close",
+                error.code,
+                reply_text(error.code, error.text),
+                error.class_id,
+                error.method_id,
+            )
+        )
+        self.connection.forget(self, await_close_ok=True)
+
+    def close(self, _code: int, _text: str, _class_id: int, _method_id: int) -> None:
+        self.say_confirms()
+        self.end()
+        self.say("channel.close-ok")
+        self.connection.forget(self, await_close_ok=False)
+
+    def end(self) -> None:
+        """Consumers go, what is unacknowledged goes back. Says nothing."""
+        if not self.open:
+            return
+        self.open = False
+        self.hungry.clear()
+        for consumer in self.consumers.values():
+            consumer.ended = True
+            self.vhost.cancel(consumer)
+        self.consumers.clear()
+        if self.reply_token is not None:
+            self.vhost.reply_to.pop(self.reply_token, None)
+        transactions.give_back(
+            self, self.tx
+        )  # what was settled in a transaction without a commit is not settled
+        unacked, self.unacked = self.unacked, {}
+        for queue, entries in by_queue(unacked.values()):
+            self.vhost.abandon(queue, entries)
+
+    def say(self, name: str, *args: Any) -> None:
+        self.out.append(method_frame(self.number, name, *args))
+
+    def queue_name(self, name: str) -> str:
+        """ "" means the queue declared last on this channel."""
+        if name:
+            return name
+        if not self.last_queue:
+            raise AmqpError(404, "no previously declared queue")
+        return self.last_queue
+
+    def flow(self, active: bool) -> None:
+        if not active:
+            raise AmqpError(540, "active=false")
+        self.say("channel.flow-ok", True)
+
+    def opened_again(self) -> None:
+        raise AmqpError(504, "second 'channel.open' seen")
+
+    # ------------------------------------------------------------------------------------------------- confirms
+    def say_confirms(self) -> None:
+        """All that was published and not yet answered: `multiple` up to each that was refused."""
+        last, said = self.published, self.confirmed
+        if said == last:
+            return
+        out = self.out
+        self.confirmed = last
+        for tag in self.refused:
+            if tag - 1 > said:
+                out.append(ack_frame(self.number, tag - 1, tag - 2 > said))
+            out.append(nack_frame(self.number, tag, False))
+            said = tag
+        self.refused.clear()
+        if last > said:
+            out.append(ack_frame(self.number, last, last - 1 > said))
+
+    # ------------------------------------------------------------------------------------------------ consuming
+    def room(self) -> int:
+        """What the prefetch of the whole channel leaves."""
+        if not self.channel_prefetch:
+            return UNACKED_MAX - len(self.unacked)
+        return self.channel_prefetch - len(self.unacked)
+
+    def feed(self) -> None:
+        while self.hungry and self.open:
+            consumer = next(iter(self.hungry))
+            del self.hungry[consumer]
+            self.vhost.wanted(consumer)
+
+    def look_for_more(self) -> None:
+        """The peer reads again, or a prefetch has grown."""
+        for consumer in list(self.consumers.values()):
+            if self.open:
+                self.vhost.wanted(consumer)
+
+
+METHODS: Final[dict[str, Callable[..., None]]] = {
+    "basic.publish": publishing.publish,
+    TOO_LARGE: publishing.too_large,
+    "basic.ack": consuming.ack,
+    "basic.nack": consuming.nack,
+    "basic.reject": consuming.reject,
+    "basic.get": consuming.get,
+    "basic.consume": consuming.consume,
+    "basic.cancel": consuming.cancel,
+    "basic.qos": consuming.qos,
+    "basic.recover": consuming.recover,
+    "basic.recover-async": consuming.recover_async,
+    "confirm.select": publishing.confirm_select,
+    "tx.select": transactions.select,
+    "tx.commit": transactions.commit,
+    "tx.rollback": transactions.rollback,
+    "exchange.declare": topology.exchange_declare,
+    "exchange.delete": topology.exchange_delete,
+    "exchange.bind": topology.exchange_bind,
+    "exchange.unbind": topology.exchange_unbind,
+    "queue.declare": topology.queue_declare,
+    "queue.bind": topology.queue_bind,
+    "queue.unbind": topology.queue_unbind,
+    "queue.purge": topology.queue_purge,
+    "queue.delete": topology.queue_delete,
+    "channel.open": Channel.opened_again,
+    "channel.flow": Channel.flow,
+    "channel.flow-ok": lambda _channel, _active: None,
+    "channel.close": Channel.close,
+}

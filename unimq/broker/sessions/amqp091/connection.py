@@ -1,0 +1,352 @@
+"""One connection: handshake, heartbeats, channels, closing.
+
+State     by                      then
+--------  ----------------------  ----------------------------------------------------------------------------------
+header    protocol header         connection.start; STARTING (another header: ours is sent, the line ends)
+starting  connection.start-ok     connection.tune; TUNING (a login that fails: 403, or the line ends)
+tuning    connection.tune-ok      OPENING
+opening   connection.open         connection.open-ok; RUNNING (no such virtual host: 530)
+running   connection.close        connection.close-ok; the line ends
+          update-secret           update-secret-ok (403 when the password is not the user's)
+          on a channel            see `channel.py`
+any       connection.close-ok     the line ends
+closing   anything else           dropped
+any       what the state forbids  connection.close with 504 or the error's code; CLOSING, at most 30 s
+
+Rules
+- An error of the handshake before `opening` ends the line without a word, as RabbitMQ does, but for a refused login when
+  the client said that it understands connection.close there.
+- Both sides send heartbeats when idle for half the agreed time; a peer that is silent for twice as long is cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from unimq.broker.engine.errors import AmqpError
+from unimq.broker.engine.vhost import VHost
+from unimq.wire.amqp091.decoder import HEARTBEAT, PROTOCOL_HEADER, Decoder
+from unimq.wire.amqp091.encode import method_frame
+from unimq.wire.amqp091.errors import WireError, reply_text
+from unimq.wire.amqp091.limits import FRAME_MAX_BYTES, FRAME_MIN_BYTES
+from unimq.wire.amqp091.methods import BY_NAME
+from unimq.wire.amqp091.spec import HEARTBEAT_FRAME
+from unimq.wire.amqp091.spec import PROTOCOL_HEADER as OUR_HEADER
+
+from ..line import Line
+from .channel import Channel
+from .greeting import (
+    LOCALES,
+    MECHANISMS,
+    MECHANISMS_WITH_CERTIFICATE,
+    credentials,
+    password_fits,
+    server_properties,
+)
+from .limits import CHANNEL_MAX, CLOSING_MAX_S, HANDSHAKE_MAX_S, HEARTBEAT_S
+from .node import Node
+
+_log = logging.getLogger("unimq.broker.amqp")
+
+
+class Connection:
+    def __init__(self, line: Line, node: Node) -> None:
+        self.line = line
+        self.node = node
+        self.out: list[bytes] = []
+        self.state = "header"
+        self.decoder = Decoder()
+        self.frame_max = FRAME_MIN_BYTES
+        self.channel_max = CHANNEL_MAX
+        self.user = ""
+        self.capabilities: dict[str, Any] = {}
+        self.vhost: VHost
+        self.vhost_name = ""
+        self.channels: dict[int, Channel] = {}
+        self.talked: dict[Channel, None] = {}  # channels with something held back until the flush
+        self.blocked = False
+        self._heartbeat_s = 0
+        self._heard_at = self._said_at = line.now()
+        self._stop_timer = line.call_later(HANDSHAKE_MAX_S, self._handshake_timed_out)
+        self._stop_heartbeat: Callable[[], None] | None = None
+
+    # -------------------------------------------------------------------------------------------------- the line
+    def receive(self, data: bytes) -> None:
+        self._heard_at = self.line.now()
+        channels = self.channels
+        try:
+            for number, name, args in self.decoder.feed(data):
+                channel = channels.get(number)
+                if channel is not None and self.state == "running":
+                    channel.receive(name, args)
+                else:
+                    self._method(number, name, args)
+                if self.state == "closed":
+                    return
+        except WireError as error:
+            self._fail(error.code, error.text, error.class_id, error.method_id)
+        except AmqpError as error:
+            self._fail(error.code, error.text, error.class_id, error.method_id)
+        except Exception:  # a fault of ours must not take the other connections with it
+            _log.exception("internal error on the connection of %s", self.line.peer)
+            self._fail(541, "internal error", 0, 0)
+        self.node.look_at_alarm()
+
+    def flushing(self) -> None:
+        if self.talked:
+            for channel in self.talked:
+                channel.say_confirms()
+            self.talked.clear()
+        self._said_at = self.line.now()
+
+    def writable_again(self) -> None:
+        for channel in list(self.channels.values()):
+            channel.look_for_more()
+
+    def lost(self) -> None:
+        self.state = "closed"
+        self._stop_timer()
+        if self._stop_heartbeat is not None:
+            self._stop_heartbeat()
+        self.node.connections.pop(self, None)
+        channels, self.channels = self.channels, {}
+        for channel in channels.values():
+            channel.end()
+        if self.vhost_name:
+            self.vhost.drop_connection(self)
+        self.out.clear()
+        self.node.look_at_alarm()
+
+    def say(self, frame: bytes) -> None:
+        """From outside our own turn: a delivery that another connection caused."""
+        self.out.append(frame)
+        self.line.flush_soon()
+
+    # ----------------------------------------------------------------------------------------------- connection
+    def _method(self, number: int, name: str, args: tuple[Any, ...]) -> None:
+        """Channel 0, and channels that are not open."""
+        if name == HEARTBEAT:
+            return
+        step = STEPS.get((self.state, name)) if number == 0 else None
+        if step is not None:
+            step(self, *args)
+        elif self.state == "closing":
+            return
+        elif self.state != "running" or number == 0:
+            self._fail_here(504, f"unexpected method in connection state {self.state}", name)
+        elif name == "channel.open":
+            self._open_channel(number)
+        elif name == "channel.close-ok":
+            self.decoder.closing.discard(number)
+        elif number in self.decoder.closing:
+            # both sides close at once: theirs is answered, ours will be
+            self.out.append(method_frame(number, "channel.close-ok"))
+        elif name == "channel.close":
+            self.out.append(method_frame(number, "channel.close-ok"))
+        else:
+            self._fail_here(504, "expected 'channel.open'", name)
+
+    def _protocol_header(self, header: bytes) -> None:
+        if header != OUR_HEADER:
+            self.out.append(OUR_HEADER)
+            self._end()
+            return
+        mechanisms = MECHANISMS if self.line.certificate_name is None else MECHANISMS_WITH_CERTIFICATE
+        properties = server_properties(self.node.dialect.name, self.node.name)
+        self.out.append(method_frame(0, "connection.start", 0, 9, properties, mechanisms, LOCALES))
+        self.state = "starting"
+
+    def _start_ok(self, properties: dict[str, Any], mechanism: str, response: bytes, _locale: str) -> None:
+        capabilities = properties.get("capabilities")
+        self.capabilities = capabilities if isinstance(capabilities, dict) else {}
+        if mechanism == "EXTERNAL" and self.line.certificate_name is not None:
+            user: str | None = self.line.certificate_name
+        elif mechanism in ("PLAIN", "AMQPLAIN"):
+            given = credentials(mechanism, response)
+            user = given[0] if given and password_fits(self.node.users, *given) else None
+        else:
+            self._fail_here(503, f"unknown authentication mechanism '{mechanism}'", "connection.start-ok")
+            return
+        if user is None:
+            self._refuse_login(mechanism)
+            return
+        self.user = user
+        self.out.append(method_frame(0, "connection.tune", CHANNEL_MAX, FRAME_MAX_BYTES, HEARTBEAT_S))
+        self.state = "tuning"
+
+    def _refuse_login(self, mechanism: str) -> None:
+        if self.capabilities.get("authentication_failure_close") is True:
+            text = (
+                f"Login was refused using authentication mechanism {mechanism}. "
+                "For details see the broker logfile."
+            )
+            self._close_with(403, text, 0, 0)
+        else:
+            self._end()
+
+    def _tune_ok(self, channel_max: int, frame_max: int, heartbeat_s: int) -> None:
+        for what, asked, low, high in (
+            ("frame_max", frame_max, FRAME_MIN_BYTES, FRAME_MAX_BYTES),
+            ("channel_max", channel_max, 1, CHANNEL_MAX),
+        ):
+            if asked == 0 or asked > high:
+                given = asked or "no limit"
+                text = f"negotiated {what} = {given} is higher than the maximum allowed value ({high})"
+            elif asked < low:
+                text = f"negotiated {what} = {asked} is lower than the minimum allowed value ({low})"
+            else:
+                continue
+            self._fail_here(530, text, "connection.tune-ok")
+            return
+        self.channel_max = channel_max
+        self.frame_max = self.decoder.frame_max = frame_max
+        self._heartbeat_s = heartbeat_s
+        if heartbeat_s:
+            self._stop_heartbeat = self.line.call_later(heartbeat_s / 2, self._beat)
+        self.state = "opening"
+
+    def _open(self, vhost: str) -> None:
+        there = self.node.vhosts.get(vhost)
+        if there is None:
+            self._fail_here(530, f"vhost {vhost} not found", "connection.open")
+            return
+        self.vhost = there
+        self.vhost_name = vhost
+        self._stop_timer()
+        self.node.connections[self] = None
+        self.state = "running"
+        self.out.append(method_frame(0, "connection.open-ok"))
+
+    def _update_secret(self, secret: bytes, _reason: str) -> None:
+        """Users with passwords have nothing to renew: what comes must still be right."""
+        if not password_fits(self.node.users, self.user, secret.decode("utf-8", "surrogateescape")):
+            self._fail_here(530, "New secret was refused by one of the backends", "connection.update-secret")
+            return
+        self.out.append(method_frame(0, "connection.update-secret-ok"))
+
+    def _close(self, _code: int, _text: str, _class_id: int, _method_id: int) -> None:
+        self.out.append(method_frame(0, "connection.close-ok"))
+        self._end()
+
+    def _close_ok(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """Say what is left, then the line ends; `lost` follows."""
+        self.state = "closed"
+        self.line.close()
+
+    # --------------------------------------------------------------------------------------------------- errors
+    def _fail_here(self, code: int, text: str, name: str) -> None:
+        method = BY_NAME.get(name)
+        ids = (0, 0) if method is None else (method.class_id, method.method_id)
+        self._fail(code, text, *ids)
+
+    def _fail(self, code: int, text: str, class_id: int, method_id: int) -> None:
+        if self.state in ("closing", "closed"):
+            self._end()
+        elif self.state in ("header", "starting", "tuning"):
+            _log.info("%s: handshake refused: %s %s", self.line.peer, code, text)
+            self._end() if code != 530 else self._close_with(code, text, class_id, method_id)
+        else:
+            self._close_with(code, text, class_id, method_id)
+
+    def _close_with(self, code: int, text: str, class_id: int, method_id: int) -> None:
+        """A hard error: everything on this connection ends here."""
+        self.flushing()
+        self.state = "closing"
+        for channel in self.channels.values():
+            channel.end()
+        self.channels.clear()
+        self.decoder.channels.clear()
+        self.out.append(
+            method_frame(0, "connection.close", code, reply_text(code, text), class_id, method_id)
+        )
+        self._stop_timer()
+        self._stop_timer = self.line.call_later(CLOSING_MAX_S, self._end)
+        self.line.flush_soon()
+
+    def close_by_operator(self, text: str) -> None:
+        if self.state == "running":
+            self._close_with(320, text, 0, 0)
+        else:
+            self._end()
+
+    # ------------------------------------------------------------------------------------------------- channels
+    def _open_channel(self, number: int) -> None:
+        if number > self.channel_max:
+            self._fail_here(
+                530,
+                f"number of channels opened ({len(self.channels)}) has reached the negotiated channel_max "
+                f"({self.channel_max})",
+                "channel.open",
+            )
+            return
+        if number in self.decoder.closing:  # RabbitMQ takes it once close-ok has come
+            self._fail_here(504, "expected 'channel.close-ok'", "channel.open")
+            return
+        self.channels[number] = Channel(self, number)
+        self.decoder.channels.add(number)
+        self.out.append(method_frame(number, "channel.open-ok", b""))
+
+    def forget(self, channel: Channel, *, await_close_ok: bool) -> None:
+        del self.channels[channel.number]
+        self.talked.pop(channel, None)
+        self.decoder.channels.discard(channel.number)
+        self.decoder.forget_channel(channel.number)
+        if await_close_ok:
+            self.decoder.closing.add(channel.number)
+
+    # -------------------------------------------------------------------------------------- heartbeats, blocking
+    def _beat(self) -> None:
+        """Twice per agreed interval."""
+        now = self.line.now()
+        interval_s = self._heartbeat_s
+        if now - self._heard_at > 2 * interval_s and not self.blocked:
+            _log.info("%s: missed heartbeats from client, timeout: %ss", self.line.peer, interval_s)
+            self.line.cut()
+            return
+        if now - self._said_at >= interval_s / 2 and self.line.writable:
+            self.out.append(HEARTBEAT_FRAME)
+            self.line.flush_soon()
+        self._stop_heartbeat = self.line.call_later(interval_s / 2, self._beat)
+
+    def _handshake_timed_out(self) -> None:
+        _log.info("%s: handshake timed out in state %s", self.line.peer, self.state)
+        self.line.cut()
+
+    def published(self) -> None:
+        """Something was published while the alarm is set."""
+        if self.blocked:
+            return
+        self.blocked = True
+        if self.capabilities.get("connection.blocked") is True:
+            self.out.append(method_frame(0, "connection.blocked", "low on memory"))
+        self.line.pause_reading()
+
+    def unblock(self) -> None:
+        if not self.blocked:
+            return
+        self.blocked = False
+        self._heard_at = self.line.now()
+        if self.capabilities.get("connection.blocked") is True:
+            self.say(method_frame(0, "connection.unblocked"))
+        self.line.resume_reading()
+
+
+# (state, method on channel 0) → what happens. Whatever is not here is an error in that state.
+STEPS: Final[dict[tuple[str, str], Callable[..., None]]] = {
+    ("header", PROTOCOL_HEADER): Connection._protocol_header,
+    ("starting", "connection.start-ok"): Connection._start_ok,
+    ("tuning", "connection.tune-ok"): Connection._tune_ok,
+    ("opening", "connection.open"): Connection._open,
+    ("running", "connection.close"): Connection._close,
+    ("running", "connection.close-ok"): Connection._close_ok,
+    ("running", "connection.update-secret"): Connection._update_secret,
+    ("opening", "connection.close"): Connection._close,
+    ("tuning", "connection.close"): Connection._close,
+    ("closing", "connection.close"): Connection._close,
+    ("closing", "connection.close-ok"): Connection._close_ok,
+}

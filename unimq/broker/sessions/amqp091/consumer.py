@@ -1,0 +1,82 @@
+"""A consumer: the end of a queue's line on a channel. It counts what it may still take, and writes the deliveries.
+
+Rules
+- `room()` is what the prefetches of consumer and channel leave, and nothing while the peer does not read.
+- Without acknowledgement there is no prefetch: then only the peer's reading is the bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unimq.broker.engine import Entry
+from unimq.broker.engine.amqpqueue import AmqpQueue
+from unimq.wire.amqp091.encode import deliver_frames
+
+from .limits import DELIVER_BATCH
+from .unacked import Unacked
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+
+class Consumer:
+    def __init__(self, channel: Channel, tag: str, *, no_ack: bool, exclusive: bool, prefetch: int) -> None:
+        self.channel = channel
+        self.owner = channel
+        self.tag = tag
+        self.no_ack = no_ack
+        self.exclusive = exclusive
+        self.prefetch = prefetch
+        self.unacked = 0
+        self.ended = False
+
+    def room(self) -> int:
+        channel = self.channel
+        if self.ended or not channel.connection.line.writable:
+            return 0
+        if self.no_ack:
+            return DELIVER_BATCH
+        room = channel.room()
+        if self.prefetch:
+            room = min(room, self.prefetch - self.unacked)
+        return min(room, DELIVER_BATCH) if room > 0 else 0
+
+    def deliver(self, queue: AmqpQueue, entries: Sequence[Entry]) -> None:
+        channel = self.channel
+        connection = channel.connection
+        out = connection.out
+        for entry in entries:
+            channel.last_tag = tag = channel.last_tag + 1
+            if not self.no_ack:
+                channel.unacked[tag] = Unacked(tag, queue, entry, self)
+                self.unacked += 1
+            stored = entry.stored
+            sent = queue.content(entry)
+            out.append(
+                deliver_frames(
+                    channel.number,
+                    self.tag,
+                    tag,
+                    entry.redelivered,
+                    sent.exchange,
+                    sent.routing_keys[0],
+                    sent.properties.raw,
+                    stored.body or b"",
+                    connection.frame_max,
+                )
+            )
+        connection.line.flush_soon()
+
+    def cancelled(self) -> None:
+        """By the server: the queue is gone."""
+        if self.ended:
+            return
+        self.ended = True
+        channel = self.channel
+        channel.consumers.pop(self.tag, None)
+        channel.hungry.pop(self, None)
+        if channel.connection.capabilities.get("consumer_cancel_notify") is True:
+            channel.say("basic.cancel", self.tag, True)
+            channel.connection.line.flush_soon()

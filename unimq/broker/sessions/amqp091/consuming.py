@@ -1,0 +1,184 @@
+"""basic: consume, get, cancel, qos, ack, nack, reject, recover.
+
+Rules
+- An unknown delivery tag is 406, and so is `multiple` up to a tag that is not there any more (0: all there are).
+- Settling makes room: the consumers concerned are fed after the method.
+- In a transaction, acknowledgements are checked now and done at its commit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unimq.broker.engine.errors import AmqpError
+from unimq.wire.amqp091.encode import content_frames
+
+from . import replies
+from .consumer import Consumer
+from .limits import CONSUMERS_PER_CONNECTION_MAX
+from .unacked import Unacked, by_queue
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+
+def consume(
+    ch: Channel,
+    queue: str,
+    tag: str,
+    no_local: bool,
+    no_ack: bool,
+    exclusive: bool,
+    no_wait: bool,
+    arguments: dict[str, Any],
+) -> None:
+    if tag and tag in ch.consumers:
+        raise AmqpError(530, f"attempt to reuse consumer tag '{tag}'")
+    if queue == replies.REPLY_TO:
+        replies.consume(ch, tag, no_ack, no_wait)
+        return
+    if len(ch.consumers) >= CONSUMERS_PER_CONNECTION_MAX:
+        raise AmqpError(506, f"a channel has at most {CONSUMERS_PER_CONNECTION_MAX} consumers")
+    name = ch.queue_name(queue)
+    consumer = Consumer(
+        ch,
+        tag or ch.node.made_name("amq.ctag-"),
+        no_ack=no_ack,
+        exclusive=exclusive,
+        prefetch=0 if no_ack else ch.consumer_prefetch,
+    )
+
+    def on_ok() -> None:
+        ch.consumers[consumer.tag] = consumer
+        if not no_wait:
+            ch.say("basic.consume-ok", consumer.tag)
+
+    ch.vhost.consume(
+        name,
+        consumer,
+        arguments=arguments,
+        connection=ch.connection,
+        global_prefetch=ch.channel_prefetch > 0,
+        on_ok=on_ok,
+    )
+
+
+def cancel(ch: Channel, tag: str, no_wait: bool) -> None:
+    if tag == ch.reply_consumer and tag:
+        replies.cancel(ch)
+    consumer = ch.consumers.pop(tag, None)
+    if consumer is not None:
+        consumer.ended = True
+        ch.hungry.pop(consumer, None)
+        ch.vhost.cancel(consumer)
+    if not no_wait:
+        ch.say("basic.cancel-ok", tag)
+
+
+def get(ch: Channel, queue: str, no_ack: bool) -> None:
+    name = ch.queue_name(queue)
+    got = ch.vhost.get(name, ch, no_ack=no_ack, connection=ch.connection)
+    if got is None:
+        ch.say("basic.get-empty")
+        return
+    handle, entry, left = got
+    ch.last_tag += 1
+    if not no_ack:
+        ch.unacked[ch.last_tag] = Unacked(ch.last_tag, handle, entry, None)
+    sent = handle.content(entry, by_get=True)
+    ch.say("basic.get-ok", ch.last_tag, entry.redelivered, sent.exchange, sent.routing_key, left)
+    ch.out.append(
+        content_frames(ch.number, sent.properties.raw, entry.stored.body or b"", ch.connection.frame_max)
+    )
+
+
+def qos(ch: Channel, prefetch_bytes: int, prefetch: int, whole_channel: bool) -> None:
+    if prefetch_bytes:
+        raise AmqpError(540, f"prefetch_size!=0 ({prefetch_bytes})")
+    if not whole_channel:
+        ch.consumer_prefetch = prefetch
+    elif not ch.node.dialect.global_prefetch:
+        raise AmqpError(
+            540, "Feature `global_qos` is deprecated. By default, this feature is not permitted anymore."
+        )
+    else:
+        ch.channel_prefetch = prefetch
+        ch.hungry.update(dict.fromkeys(ch.consumers.values()))
+    ch.say("basic.qos-ok")
+
+
+# ------------------------------------------------------------------------------------------------------- settling
+def ack(ch: Channel, tag: int, multiple: bool) -> None:
+    if ch.mode == "tx":
+        ch.tx.settle("ack", take(ch, tag, multiple))
+        return
+    if not multiple:
+        each = ch.unacked.pop(tag, None)
+        if each is not None:
+            ch.vhost.ack(each.queue, (each.entry,))
+            freed(ch, each)
+            return
+    settle(ch, "ack", take(ch, tag, multiple))
+
+
+def nack(ch: Channel, tag: int, multiple: bool, requeue: bool) -> None:
+    verb = "requeue" if requeue else "reject"
+    taken = take(ch, tag, multiple)
+    if ch.mode == "tx":
+        ch.tx.settle(verb, taken)
+    else:
+        settle(ch, verb, taken)
+
+
+def reject(ch: Channel, tag: int, requeue: bool) -> None:
+    nack(ch, tag, False, requeue)
+
+
+def recover(ch: Channel, requeue: bool) -> None:
+    recover_async(ch, requeue)
+    ch.say("basic.recover-ok")
+
+
+def recover_async(ch: Channel, requeue: bool) -> None:
+    if not requeue:
+        raise AmqpError(540, "requeue=false")
+    taken, ch.unacked = list(ch.unacked.values()), {}
+    settle(ch, "requeue", taken)
+
+
+def take(ch: Channel, tag: int, multiple: bool) -> list[Unacked]:
+    """Out of `unacked`, in order."""
+    if not multiple:
+        each = ch.unacked.pop(tag, None)
+        if each is None:
+            raise AmqpError(406, f"unknown delivery tag {tag}")
+        return [each]
+    if tag == 0:
+        taken, ch.unacked = list(ch.unacked.values()), {}
+        return taken
+    if tag not in ch.unacked:
+        raise AmqpError(406, f"unknown delivery tag {tag}")
+    tags = []
+    for there in ch.unacked:
+        if there > tag:
+            break
+        tags.append(there)
+    return [ch.unacked.pop(each) for each in tags]
+
+
+def settle(ch: Channel, verb: str, taken: list[Unacked]) -> None:
+    act = getattr(ch.vhost, verb)
+    for queue, entries in by_queue(taken):
+        act(queue, entries)
+    for each in taken:
+        freed(ch, each)
+
+
+def freed(ch: Channel, each: Unacked) -> None:
+    consumer = each.consumer
+    if consumer is not None:
+        consumer.unacked -= 1
+        if not consumer.ended:
+            ch.hungry[consumer] = None
+    if ch.channel_prefetch and len(ch.consumers) > 1:
+        ch.hungry.update(dict.fromkeys(ch.consumers.values()))

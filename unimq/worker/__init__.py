@@ -1,0 +1,12 @@
+"""Handlers, retries, dead letters. `Worker` is the one name to start from.
+
+The map: `worker` is what users see; `handlers` and `signature` check what was registered; `shift` is one run; `lane` is one
+source, `guard` its crash limit, `crew` the threads or tasks of one handler, `post` one message at work; `stopping` is the
+state table; `probe` and `processes` are what their names say.
+"""
+
+from .outcomes import Outcome, Verb
+from .signature import BadHandler
+from .worker import Worker
+
+__all__ = ["BadHandler", "Outcome", "Verb", "Worker"]

@@ -1,0 +1,65 @@
+"""Messages that kill their process: how often, who is suspect, and how wide the receiver may be. Pure.
+
+Rules (§5.4)
+- The count lives with the broker: its own delivery count, plus what we wrote into a copy (`unimq-crashes`).
+- A receiver opens *narrow* (prefetch 1): what a crash left comes one at a time. The first message that is not a redelivery
+  widens it. A message with a count of `SUSPECT` or more runs alone, and narrows it again.
+- Where the broker does not count, a redelivered message is first copied back with its count + 1, and handled as that copy.
+- At `crashes` a message is dead (`crashed`) before its handler is called.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from .. import headers as h
+from ..delivery import Delivery, _whole
+
+SUSPECT: Final = 2
+NARROW: Final = 1
+
+
+class Look(enum.Enum):
+    NORMAL = "normal"
+    SUSPECT = "suspect"  # runs alone
+    CRASHED = "crashed"  # over the limit
+    RECOUNT = "recount"  # copied back with its count first
+
+
+def crashes_of(delivery: Delivery) -> int:
+    """How often this message was in hand when something ended badly."""
+    meta = delivery.metadata
+    written = _whole(meta.unimq.get(h.CRASHES))
+    if meta.delivery_count is not None:
+        return written + meta.delivery_count
+    return written + (1 if meta.redelivered else 0)
+
+
+class Guard:
+    """`limit` is `Retry.crashes`; `can_copy`: this source takes copies back (not where order counts)."""
+
+    def __init__(self, *, limit: int, wide: int, can_copy: bool) -> None:
+        self._limit = limit
+        self._can_copy = can_copy
+        self._wide = wide
+        self.prefetch = NARROW
+
+    def reopened(self) -> None:
+        """The link is a new one: it opened narrow."""
+        self.prefetch = NARROW
+
+    def look(self, delivery: Delivery) -> Look:
+        """Says what to do with a delivery and sets `prefetch`, which the caller passes on when it changed."""
+        meta = delivery.metadata
+        crashes = crashes_of(delivery)
+        if crashes >= self._limit:
+            return Look.CRASHED
+        if meta.redelivered and meta.delivery_count is None and self._can_copy:
+            return Look.RECOUNT
+        if crashes >= SUSPECT:
+            self.prefetch = NARROW
+            return Look.SUSPECT
+        if not crashes and not meta.redelivered:
+            self.prefetch = self._wide
+        return Look.NORMAL

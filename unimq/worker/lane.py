@@ -1,0 +1,353 @@
+"""One source: its receiver, who gets what it brings, and who runs alone.
+
+Rules
+- Deliveries are looked at in their order (`guard.py`), then given to the crew of the first handler that fits. Nobody fits:
+  dead letter, `rejected`.
+- A suspect runs alone: what is in hand is finished first, nothing else begins before it is over. Where order does not
+  count, further suspects go back by a copy that carries their count, so that they do not pay for it.
+- Fetching pauses while a suspect waits or runs, and while all handlers of the source are paused.
+- `over` may come from any thread; everything else is on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .. import headers as h
+from .._async.client import AsyncClient
+from .._async.receiver import AsyncReceiver
+from .._settlement import Desk
+from .._sync.client import Client
+from ..delivery import Delivery
+from ..driver import Prefetching
+from ..errors import AlreadySettled, Closed, LockLost, UnimqError, Unsupported
+from .crew import Crew, crew
+from .guard import Guard, Look, crashes_of
+from .handlers import Group, Handler
+from .outcomes import Ledger, Outcome, Verb
+from .post import Post, settle_failed
+from .retries import policy_for
+
+if TYPE_CHECKING:
+    from .middleware import Wrap
+
+_log = logging.getLogger("unimq.worker")
+
+
+class Lane:
+    """From `open` to `close`; see the module."""
+
+    def __init__(
+        self, group: Group, client: AsyncClient, *, ledger: Ledger, broken: Callable[[BaseException], None]
+    ) -> None:
+        self.group = group
+        self.source = group.source
+        self.crews: dict[Handler, Crew] = {}
+        self._client = client
+        self._ledger = ledger
+        self._broken = broken
+        self._loop = asyncio.get_running_loop()
+        self._receiver: AsyncReceiver | None = None
+        self._desk: Desk | None = None
+        self._guard: Guard | None = None
+        self._link: object = None
+        self._prefetch = 0
+        self._waiting: deque[Delivery] = deque()  # arrived, not looked at
+        self._aside: deque[Delivery] = deque()  # suspects that wait for an empty house
+        self._in_hand: dict[Delivery, None] = {}
+        self._alone = False
+        self._may_fetch = asyncio.Event()
+        self._may_fetch.set()
+        self._paused: set[Handler] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    # --------------------------------------------------------------------------------------------------- opening
+    async def open(self, sync_client: Client | None, wrap: Wrap) -> None:
+        """Open the receiver and hire the crews. Raises what cannot work."""
+        first = self.group.first
+        retry = policy_for(self.group, self._client)
+        wide = self.group.prefetch(locks=bool(self._client.capabilities.lock_renewal))
+        receiver = await self._open_receiver(retry, wide, narrow=True)
+        link = receiver._intake.link
+        if link is not None and not isinstance(link, Prefetching):
+            await receiver.close()  # it could not be widened again
+            receiver = await self._open_receiver(retry, wide, narrow=False)
+        self._receiver = receiver
+        desk = self._desk = receiver._intake.desk
+        assert desk is not None
+        if desk.plan.dead_write is None and first.dead_letter is not None:
+            await receiver.close()
+            raise Unsupported(
+                f"{self.source} has no dead-letter place here: name one (dead_letter=Queue(...)), or write dead_letter=None "
+                "to have dead messages dropped"
+            )
+        self._prefetch = receiver._intake.wish.prefetch
+        can_copy = desk.plan.replay is not None and not self.source.ordered
+        self._guard = Guard(limit=retry.crashes, wide=wide, can_copy=can_copy)
+        for handler in self.group.handlers:
+            post = Post(
+                handler,
+                desk=lambda: desk,
+                over=self._over,
+                ledger=self._ledger,
+                client=self._client,
+                sync_client=sync_client,
+                wrap=wrap,
+            )
+            self.crews[handler] = crew(post, ordered=self.source.ordered, broken=self._broken)
+
+    async def _open_receiver(self, retry: object, wide: int, *, narrow: bool) -> AsyncReceiver:
+        first = self.group.first
+        receiver = self._client.receiver(
+            self.source,
+            prefetch=1 if narrow else wide,
+            retry=retry,  # type: ignore[arg-type]
+            dead_letter=first.dead_letter,
+            lock_renewal_max_s=first.lock_renewal_max_s,
+            on_settlement_lost=self._settlements_lost,
+        )
+        try:
+            await receiver.ready(self._client._open_timeout_s)
+        except BaseException:
+            self._client._receivers.pop(receiver, None)
+            raise
+        return receiver
+
+    def _settlements_lost(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            self._ledger.write(Outcome(Verb.LOST, self.source, "", delivery))
+
+    # -------------------------------------------------------------------------------------------------- fetching
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._fetch(), name=f"unimq-fetch-{self.source}")
+
+    async def _fetch(self) -> None:
+        receiver = self._receiver
+        assert receiver is not None
+        try:
+            while True:
+                await self._may_fetch.wait()
+                deliveries = await receiver.receive(max(self._prefetch, 1))
+                self._waiting.extend(deliveries)
+                self._pump()
+        except Closed:
+            return
+        except Exception as error:  # what ended the receiver for good: only a restart can mend it
+            _log.exception("%s is no longer received from", self.source)
+            self._broken(error)
+
+    async def stop_fetching(self) -> None:
+        """Nothing more is taken; what no handler has begun stays for the broker."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        self._set_prefetch(1)
+        for each in self.crews.values():
+            each.close()
+        self._waiting.clear()
+        self._aside.clear()
+
+    # ------------------------------------------------------------------------------------------------ who gets it
+    def _pump(self) -> None:
+        """Give out what may begin now."""
+        guard, desk = self._guard, self._desk
+        assert guard is not None and desk is not None
+        while self._waiting and not self._alone:
+            delivery = self._waiting[0]
+            if not desk.is_open(delivery):
+                self._waiting.popleft()  # its link is gone: it comes again
+                continue
+            if delivery.link is not self._link:
+                self._link = delivery.link
+                if isinstance(self._link, Prefetching):
+                    guard.reopened()
+                    self._prefetch = guard.prefetch
+            look = guard.look(delivery)
+            self._set_prefetch(guard.prefetch)
+            if look is Look.SUSPECT and self.source.ordered and self._in_hand:
+                break  # its turn comes when what is before it is over
+            self._waiting.popleft()
+            if look is Look.SUSPECT:
+                if self.source.ordered:
+                    self._alone = True
+                    self._give(delivery)
+                else:
+                    self._aside.append(delivery)
+            elif look is Look.NORMAL:
+                self._give(delivery)
+            else:
+                self._put_away(delivery, look)
+        if self._aside and not self._in_hand and not self._alone:
+            self._run_alone(desk)
+        if self._alone or self._aside or self._waiting or len(self._paused) == len(self.crews):
+            self._may_fetch.clear()
+        else:
+            self._may_fetch.set()
+
+    def _run_alone(self, desk: Desk) -> None:
+        """One suspect; the others go back, with their count, out of its reach."""
+        while self._aside and not desk.is_open(self._aside[0]):
+            self._aside.popleft()
+        if not self._aside:
+            return
+        delivery = self._aside.popleft()
+        while self._aside:
+            other = self._aside.popleft()
+            self._copy_back(other, crashes_of(other))
+        _log.warning(
+            "%s: %r came back %d times unsettled: it runs alone", self.source, delivery, crashes_of(delivery)
+        )
+        self._alone = True
+        self._give(delivery)
+
+    def _put_away(self, delivery: Delivery, look: Look) -> None:
+        count = crashes_of(delivery)
+        if look is Look.RECOUNT:
+            self._copy_back(delivery, count)
+            return
+        text = f"it was in hand {count} times when its process or link died; no handler was called again"
+        _log.error("%s: %r is dead: %s", self.source, delivery, text)
+        desk = self._desk
+        assert desk is not None
+        try:
+            if desk.plan.dead_write is None:
+                desk.ack(delivery)
+                self._write(Verb.DROPPED, delivery, "crashed")
+            else:
+                desk.dead_letter(delivery, "crashed", text)
+                self._write(Verb.DEAD, delivery, "crashed")
+        except (LockLost, AlreadySettled):
+            self._write(Verb.LOST, delivery, "")
+
+    def _copy_back(self, delivery: Delivery, count: int) -> None:
+        assert self._desk is not None
+        try:
+            self._desk.copy_back(delivery, {h.CRASHES: count})
+        except (LockLost, AlreadySettled):
+            self._write(Verb.LOST, delivery, "")
+
+    def _give(self, delivery: Delivery) -> None:
+        desk = self._desk
+        assert desk is not None
+        try:
+            handler = self.group.pick(delivery)
+        except Exception as error:  # a predicate of the user's: as if the handler had failed
+            self._not_matched(delivery, error)
+            return
+        if handler is None:
+            self._rejected(delivery)
+            return
+        self._in_hand[delivery] = None
+        self.crews[handler].put(delivery)
+
+    def _not_matched(self, delivery: Delivery, error: Exception) -> None:
+        """`match=` raised: its tries in hand are made here."""
+        desk = self._desk
+        assert desk is not None
+        _log.warning("%s: match= failed on %r: %s", self.source, delivery, error, exc_info=error)
+        try:
+            verb, reason = settle_failed(desk, delivery, error, has_dead=desk.plan.dead_write is not None)
+        except (LockLost, AlreadySettled):
+            verb, reason = Verb.LOST, ""
+        self._write(verb, delivery, reason)
+        self._alone = False
+        if verb is Verb.IN_HAND:
+            self._give(delivery)
+
+    def _rejected(self, delivery: Delivery) -> None:
+        desk = self._desk
+        assert desk is not None
+        self._alone = False
+        try:
+            if desk.plan.dead_write is None:
+                desk.ack(delivery)
+                _log.error(
+                    "%s: %r is dropped: no handler takes it, and dead_letter=None was written",
+                    self.source,
+                    delivery,
+                )
+                self._write(Verb.DROPPED, delivery, "rejected")
+            else:
+                desk.dead_letter(delivery, "rejected", "no handler matches")
+                self._write(Verb.DEAD, delivery, "rejected")
+        except (LockLost, AlreadySettled):
+            self._write(Verb.LOST, delivery, "")
+
+    def _write(self, verb: Verb, delivery: Delivery, reason: str) -> None:
+        self._ledger.write(Outcome(verb, self.source, "", delivery, delivery.attempt, reason))
+
+    def _over(self, delivery: Delivery) -> None:
+        """Any thread: a handler is done with it."""
+        self._in_hand.pop(delivery, None)
+        if (self._alone or self._aside or self._waiting) and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._after_one)
+
+    def _after_one(self) -> None:
+        if not self._in_hand:
+            self._alone = False
+        if self._task is not None:
+            self._pump()
+
+    def _set_prefetch(self, count: int) -> None:
+        if count == self._prefetch:
+            return
+        link = self._receiver._intake.link if self._receiver is not None else None
+        if isinstance(link, Prefetching):
+            self._prefetch = count
+            link.set_prefetch(count)
+
+    # ------------------------------------------------------------------------------------------ pausing, questions
+    def pause(self, handler: Handler) -> None:
+        self._paused.add(handler)
+        self.crews[handler].pause()
+        if len(self._paused) == len(self.crews):
+            self._may_fetch.clear()
+
+    def resume(self, handler: Handler) -> None:
+        self._paused.discard(handler)
+        self.crews[handler].resume()
+        self._pump()
+
+    @property
+    def in_hand(self) -> int:
+        return len(self._in_hand)
+
+    @property
+    def busy(self) -> bool:
+        return any(each.busy for each in self.crews.values())
+
+    @property
+    def unsettled(self) -> int:
+        """With what waits for a copy to be written."""
+        return 0 if self._desk is None else self._desk.open_count
+
+    def stuck(self, now: float) -> list[str]:
+        """Handlers that are over their time."""
+        found = []
+        for handler, each in self.crews.items():
+            limit_s = handler.wish.timeout_s
+            late = [now - since for since in list(each.busy.values())] if limit_s is not None else []
+            over = [age_s for age_s in late if limit_s is not None and age_s > limit_s]
+            if over:
+                found.append(
+                    f"{handler.name} is stuck: {len(over)} at it for up to {max(over):.0f} s, limit {limit_s:g} s"
+                )
+        return found
+
+    # --------------------------------------------------------------------------------------------------- closing
+    async def close(self, timeout_s: float) -> None:
+        """Settle what was settled, hand back the rest."""
+        for each in self.crews.values():
+            each.cancel()
+        receiver = self._receiver
+        if receiver is None:
+            return
+        try:
+            await receiver.close(timeout_s)
+        except UnimqError as error:
+            _log.warning("closing the receiver of %s: %s", self.source, error)
