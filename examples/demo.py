@@ -65,7 +65,9 @@ def main(url: str) -> None:
         except Unsupported as refused:
             print(f"  topics                 refused before a message moved: {refused}")
         for place in (orders, events):
-            with contextlib.suppress(Unsupported):  # where the broker has no such command, it tidies up by itself
+            with contextlib.suppress(
+                Unsupported
+            ):  # where the broker has no such command, it tidies up by itself
                 mq.delete(place)
     print(f"  all in                 {time.perf_counter() - started:.2f} s")
 

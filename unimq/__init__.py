@@ -4,6 +4,7 @@ Nothing is imported from a client library, and no thread, loop or socket is made
 """
 
 import logging as _logging
+from typing import TYPE_CHECKING
 
 from ._async.client import AsyncClient
 from ._async.dead_letters import AsyncDeadLetters
@@ -52,6 +53,9 @@ from .retry import Retry, RetryLater
 from .stats import Health, Stats
 from .topology import TopologyReport
 
+if TYPE_CHECKING:
+    from .worker import Worker
+
 __version__ = "0.1.0"
 
 _logging.getLogger("unimq").addHandler(_logging.NullHandler())  # a library is silent until somebody asks
@@ -63,5 +67,15 @@ __all__ = [
     "MessageTooLarge", "Middleware", "NotFound", "Password", "Pending", "PermissionDenied", "Queue", "Receipt", "Receiver",
     "Rejected", "RemoteError", "RequestTimeout", "ResourceExhausted", "Retry", "RetryLater", "SendOutcomeUnknown",
     "SendReport", "SendTimeout", "Sender", "SettlementLost", "Stats", "Subscription", "Support", "Token", "Topic",
-    "TopologyMismatch", "TopologyReport", "UnimqError", "Unroutable", "Unsupported", "connect", "connect_async", "explain",
+    "TopologyMismatch", "TopologyReport", "UnimqError", "Unroutable", "Unsupported", "Worker", "connect", "connect_async",
+    "explain",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """`Worker` is imported when it is asked for: who only sends should not pay for it."""
+    if name == "Worker":
+        from .worker import Worker
+
+        return Worker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

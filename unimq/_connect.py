@@ -13,7 +13,8 @@ def connect(url: str | None = None, **options: Any) -> Client:
 
     Options: `tls` (SSLContext), `credential` (a callable giving Password or Token), `connect_timeout_s` (10), `native` (for the
     client library, validated by the adapter), `require` (capabilities that must be there), `allow_emulation` (True),
-    `codecs`, `topology` ("create" | "verify" | "assume"), `middleware`, `seed`.
+    `codecs`, `topology` ("create" | "verify" | "assume"), `middleware`, `health_after_s` (30: down for longer is bad health),
+    `seed`.
 
     Raises `ConnectionFailed`, `AuthenticationFailed`, `AdapterMissing`, `Unsupported`, or `UnimqError` with the code
     `invalid-url`. In `with`, it is closed at the end.

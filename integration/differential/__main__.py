@@ -96,7 +96,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--against", choices=("ours", "real"), default="ours", help="real: the control")
     parser.add_argument("--real", metavar="URL")
     parser.add_argument("--ours", metavar="URL")
-    parser.add_argument("--keep", type=_indices, metavar="I,J,...", help="only these operations of each program")
+    parser.add_argument(
+        "--keep", type=_indices, metavar="I,J,...", help="only these operations of each program"
+    )
     parser.add_argument("--bug", choices=sorted(bugs.BUGS), help="put this bug into ours: it must be found")
     parser.add_argument("--first", action="store_true", help="stop at the first difference")
     parser.add_argument("--raw", action="store_true", help="do not minimise")

@@ -68,7 +68,9 @@ def _clean(url: str, ops: list[Op], patience: float) -> Trace:
     raise TooSlow
 
 
-def compare(sides: Sides, ops: list[Op], patiences: tuple[float, ...] = PATIENCES) -> tuple[Difference | None, bool]:
+def compare(
+    sides: Sides, ops: list[Op], patiences: tuple[float, ...] = PATIENCES
+) -> tuple[Difference | None, bool]:
     """The difference that stays, and whether there was one that did not."""
     found: Difference | None = None
     for patience in patiences:

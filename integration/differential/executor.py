@@ -27,15 +27,15 @@ from pika.exceptions import (
     UnroutableError,
 )
 
-from .operations import CHANNELS, EXCHANGES, QUEUES, SHORT_MS, Op
+from .operations import CHANNELS, EXCHANGES, OPS_BETWEEN_WAITS, QUEUES, SHORT_MS, Op
 
 Trace = list[Any]
 
 QUIET_S: Final = 0.012
 QUORUM_QUIET_S: Final = 0.05
 CUT_S: Final = 0.08
-WAIT_S: Final = 3 * SHORT_MS / 1000 + 0.2  # two stages of "short", one after the other
-CLEAN_S: Final = SHORT_MS / 1000 * 0.7
+WAIT_S: Final = 2 * SHORT_MS / 1000 + 0.3  # two stages of "short", one after the other
+CLEAN_S: Final = SHORT_MS / 1000 * 0.8
 SOCKET_TIMEOUT_S: Final = 10.0
 
 
@@ -61,7 +61,8 @@ class Executor:
     def run(self, ops: list[Op]) -> Trace:
         quorum = any(op.get("arguments", {}).get("x-queue-type") == "quorum" for op in ops)
         self._quiet_s = (QUORUM_QUIET_S if quorum else QUIET_S) * self._patience
-        self._timed = any(op["op"] == "wait" for op in ops)
+        if any(op["op"] == "wait" for op in ops):
+            self._quiet_s = min(self._quiet_s, CLEAN_S / (2 * OPS_BETWEEN_WAITS))
         trace: Trace = []
         for letter in "ab":
             self._connect(letter)
@@ -83,7 +84,10 @@ class Executor:
         except UnroutableError as error:
             result = [
                 "returned",
-                [self._message(m.method.exchange, m.method.routing_key, m.properties, m.body) for m in error.messages],
+                [
+                    self._message(m.method.exchange, m.method.routing_key, m.properties, m.body)
+                    for m in error.messages
+                ],
             ]
         except (ChannelClosed, ChannelWrongStateError) as error:
             result = ["channel closed", self._reason(op.get("ch"), error)]
@@ -99,12 +103,13 @@ class Executor:
                 self._channels[name].flow(True)
         self._touched = time.monotonic()
         while time.monotonic() - self._touched < self._quiet_s:
-            for letter, connection in self._connections.items():
+            for letter, connection in list(self._connections.items()):
                 try:
+                    if connection._closed_result.ready:
+                        raise connection._closed_result.value.error
                     connection.process_data_events(0)
                 except AMQPConnectionError as error:
-                    self._events[f"{letter}0"].append(["connection closed", self._closed(letter, error)])
-                    self._touched = time.monotonic()
+                    self._tell(f"{letter}0", ["connection closed", self._closed(letter, error)])
             time.sleep(0.002)
         for name, channel in self._channels.items():
             if not channel.is_open:
@@ -141,7 +146,12 @@ class Executor:
                         method, properties, body = channel.basic_get(self._name(queue), auto_ack=True)
                         if method is None:
                             break
-                        found.append([method.redelivered, self._message(method.exchange, method.routing_key, properties, body)])
+                        found.append(
+                            [
+                                method.redelivered,
+                                self._message(method.exchange, method.routing_key, properties, body),
+                            ]
+                        )
                     left[queue] = found
                 except ChannelClosedByBroker as error:
                     left[queue] = [error.reply_code, self._plain(error.reply_text)]
@@ -206,7 +216,9 @@ class Executor:
             if not no_ack:
                 self._unacked[name].append(method.delivery_tag)
             seen = self._message(method.exchange, method.routing_key, properties, body)
-            self._tell(name, ["delivered", method.consumer_tag, method.delivery_tag, method.redelivered, seen])
+            self._tell(
+                name, ["delivered", method.consumer_tag, method.delivery_tag, method.redelivered, seen]
+            )
 
         return told
 
@@ -254,7 +266,11 @@ class Executor:
 
     def _ordered(self, value: Any) -> Any:
         plain = self._plain(value)
-        if name_order := [list(each) for each in value if isinstance(each, dict)] if isinstance(value, list) else None:
+        if (
+            name_order := [list(each) for each in value if isinstance(each, dict)]
+            if isinstance(value, list)
+            else None
+        ):
             return [plain, name_order]
         return plain
 
@@ -391,7 +407,7 @@ class Executor:
     def _cancel(self, op: Op) -> Any:
         self._channels[op["ch"]].basic_cancel(op["tag"])
 
-    def _take(self, op: Op) -> int | None:
+    def _take(self, op: Op) -> Any:
         held = self._unacked[op["ch"]]
         if not held:
             return None
@@ -444,7 +460,7 @@ class Executor:
         self._connect(op["connection"])
 
     def _wait(self, op: Op) -> Any:
-        if time.monotonic() - self._clean_from > CLEAN_S * max(1.0, self._patience / 2):
+        if time.monotonic() - self._clean_from > CLEAN_S:
             raise Unclean
         deadline = time.monotonic() + WAIT_S
         while (left := deadline - time.monotonic()) > 0:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 Op: TypeAlias = dict[str, Any]
 
-SHORT_MS: Final = 300
+SHORT_MS: Final = 500
 LONG_MS: Final = 600_000
 OPS_BETWEEN_WAITS: Final = 5
 QUEUES: Final = ("q0", "q1", "q2", "q3")

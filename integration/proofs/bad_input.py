@@ -129,7 +129,8 @@ async def _call(function: Callable[..., Any], *arguments: Any, **named: Any) -> 
 async def _drained(mq: Any, queue: Queue, good: list[bytes]) -> list[str]:
     """All good ones are there. One that cannot be decoded is an error of `decode` and stays in hand."""
     findings: list[str] = []
-    receiver, bodies = mq.receiver(queue, prefetch=len(good)), []
+    receiver = mq.receiver(queue, prefetch=len(good))
+    bodies: list[bytes] = []
     while len(bodies) < len(good):
         taken = await now(receiver.receive(10, RECEIVE_TIMEOUT_S))
         if not taken:

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,16 +77,17 @@ async def cycles(
     one: Callable[[World, str, Queue, int], Any] = cycle,
 ) -> tuple[list[str], Held, Held]:
     """Findings, and what was held before and after."""
+    idle = held()
     for number in range(WARM_UP):
         await one(world, url, queue, number)
     gc.collect()
-    before = await _settled(None)
+    before = await _settled(idle)
     clients = [await one(world, url, queue, number) for number in range(count)]
     gc.collect()
     after = await _settled(before)
     findings: list[str] = []
-    if after.library_threads:
-        findings.append(f"threads of the library are left: {', '.join(after.library_threads)}")
+    if left := Counter(after.library_threads) - Counter(idle.library_threads):
+        findings.append(f"threads of the library are left: {', '.join(sorted(left))}")
     for name in ("threads", "descriptors", "tasks"):
         was, is_now = getattr(before, name), getattr(after, name)
         if is_now > was:
@@ -96,15 +98,14 @@ async def cycles(
     return findings, before, after
 
 
-async def _settled(target: Held | None) -> Held:
-    """What is held, once nothing of the library runs and it is no more than `target`, or at `SETTLE_S`."""
+async def _settled(target: Held) -> Held:
+    """What is held, once it is no more than `target`, or at `SETTLE_S`."""
     deadline = time.monotonic() + SETTLE_S
     while True:
         gc.collect()
         found = held()
-        calm = not found.library_threads and (
-            target is None or (found.threads <= target.threads and found.descriptors <= target.descriptors)
-        )
+        more = Counter(found.library_threads) - Counter(target.library_threads)
+        calm = not more and found.threads <= target.threads and found.descriptors <= target.descriptors
         if calm or time.monotonic() >= deadline:
             return found
         await asyncio.sleep(_LOOK_S)

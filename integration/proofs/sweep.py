@@ -264,8 +264,8 @@ async def _flush(receiver: Any, seen: Seen, books: Books) -> None:
     except SettlementLost as error:
         seen.lost += len(error.deliveries)
         for delivery in error.deliveries:
-            verb = books.settled.pop(delivery.body, None)
-            books.unsure[delivery.body] = verb or "release"
+            what = delivery.body or b""
+            books.unsure[what] = books.settled.pop(what, "release")
     except SendTimeout as error:
         seen.find(f"flush did not come to an end: {error!r}")
         return

@@ -89,7 +89,7 @@ async def _life(world: World, url: str, proxy: FaultProxy, queue: Queue, missing
     shown += [mq, receiver, sender, mq.capabilities]
     await now(mq.declare(queue))
     await tried(lambda: mq.send(missing, b"x", timeout_s=CALL_TIMEOUT_S))
-    await tried(lambda: mq.send(queue, Message(b"x", headers={"h": object()})))
+    await tried(lambda: mq.send(queue, Message(b"x", priority=10)))
     await tried(lambda: mq.declare(queue, max_length=7))
     await now(sender.send(b"one"))
     taken = await now(receiver.receive(1, CALL_TIMEOUT_S))

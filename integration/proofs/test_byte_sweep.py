@@ -91,8 +91,8 @@ def _figures(kind: str, sizes: list[tuple[int, str, int]], seen: list[sweep.Seen
     )
     slowest = max(seen, key=lambda each: each.took_s)
     parts = [
-        f"byte sweep, {kind}: {sum(size for _, _, size in sizes)} bytes,"
-        f" {sum(each.fired for each in seen)} of {len(seen)} cuts reached",
+        f"byte sweep, {kind}: {sum(size for _, _, size in sizes)} bytes",
+        f"{sum(each.fired for each in seen)} of {len(seen)} cuts reached",
         f"{sum(each.connect_error is not None for each in seen)} in connect",
         *(f"{count} {name}" for name, count in sorted(outcomes.items())),
         f"{sum(each.lost for each in seen)} settlements reported lost",

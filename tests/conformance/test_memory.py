@@ -43,11 +43,7 @@ class MemoryLine:
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Harness]:
     broker = unimq_memory.broker(NAME)
-    with pytest.MonkeyPatch.context() as patch:
-        # half a minute of a dead line until health is bad is too long for a test that is run all the time
-        patch.setattr("unimq._async.client.HEALTH_AFTER_S", 1.0)
-        patch.setattr("unimq._sync.client.HEALTH_AFTER_S", 1.0)
-        yield from _harness(broker)
+    yield from _harness(broker)
     unimq_memory.reset(NAME)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_host_that_is_not_there_is_given_up(scheme: str, silent: bool) -> None
                 within(
                     LIMIT_S,
                     "connect",
-                    lambda: asyncio.run(_connect(world, where, connect_timeout_s=CONNECT_TIMEOUT_S)),
+                    partial(asyncio.run, _connect(world, where, connect_timeout_s=CONNECT_TIMEOUT_S)),
                 )
             assert type(caught.value) is ConnectionFailed
             assert caught.value.retryable

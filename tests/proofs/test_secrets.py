@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def test_a_password_shows_nowhere(scheme: str, figure: Callable[[str], None]) ->
     with refusing() as refused, silent() as quiet, Watch() as watch:
         for number, (what, where, options) in enumerate(ways(scheme, refused, quiet)):
             world = WORLDS[number % 2]
-            error = within(LIMIT_S, what, lambda: asyncio.run(failing(world, where, **options)))
+            error = within(LIMIT_S, what, partial(asyncio.run, failing(world, where, **options)))
             if error is None:
                 continue
             errors.append(type(error).__name__)
@@ -130,8 +131,8 @@ def test_no_repr_shows_a_password(scheme: str) -> None:
     options = ConnectOptions(
         connect_timeout_s=1.0,
         tls=None,
-        credential=Password(USER, PASSWORD),
-        native={},  # type: ignore[arg-type]
+        credential=lambda: Password(USER, PASSWORD),
+        native={},
     )
     client = unimq.connect_async(at(scheme, "127.0.0.1"))
     shown = [
@@ -160,7 +161,7 @@ def test_a_missing_extra_says_what_to_install(scheme: str, monkeypatch: pytest.M
     for world in WORLDS:
         with refusing() as refused:
             where = at(scheme, refused)
-            error = within(LIMIT_S, scheme, lambda: asyncio.run(failing(world, where)))
+            error = within(LIMIT_S, scheme, partial(asyncio.run, failing(world, where)))
         assert isinstance(error, AdapterMissing), repr(error)
         assert f"pip install 'unimq[{extra}]'" in str(error)
         assert leaks_of(scheme, error) == []

@@ -104,7 +104,7 @@ def test_the_body_is_decoded_to_the_annotation(
     worker = Worker(unimq_url)
     worker.handler(A)(function)
     outcomes = run(worker)
-    assert GOT == [wanted]
+    assert [wanted] == GOT
     assert [outcome.verb for outcome in outcomes] == [Verb.ACKED]
     assert outcomes.exit_code == 0
     assert take_all(unimq_url, A) == []
@@ -120,7 +120,7 @@ def test_a_tombstone_is_none_where_the_annotation_allows_it(unimq_url: str) -> N
     worker = Worker(unimq_url)
     worker.handler(A)(optional)
     run(worker)
-    assert GOT == [None, Plain(2)]
+    assert [None, Plain(2)] == GOT
 
 
 def test_delivery_and_client_are_injected(unimq_url: str) -> None:
@@ -417,7 +417,7 @@ def yields(body: bytes) -> Any:
         (stars, {}, "name its parameters"),
         (unknown_second, {}, "'other' can be given nothing: annotate it Delivery"),
         (undecodable, {}, "no body can be decoded to Thread: annotate 'body' with bytes, str, dict"),
-        (undecodable_inside, {}, "no body can be decoded to list"),
+        (undecodable_inside, {}, "no body can be decoded to list.threading.Thread."),
         (not_a_list, {"batch": 3}, "takes batches: annotate its first parameter 'body' list"),
         (async_client_in_a_thread, {}, "is a plain function: annotate 'mq' Client"),
         (client_on_the_loop, {}, "is an async function: annotate 'mq' AsyncClient"),
@@ -444,7 +444,7 @@ def test_what_cannot_work_fails_at_start(
 def test_a_source_is_a_queue_or_a_subscription(unimq_url: str, source: Any) -> None:
     worker = Worker(unimq_url)
     worker.handler(source)(bytes_)
-    with pytest.raises(BadHandler, match="Queue or a Subscription|a topic is only sent to"):
+    with pytest.raises(BadHandler, match=r"Queue or a Subscription|a topic is only sent to"):
         worker.run()
 
 
@@ -465,7 +465,7 @@ def test_handlers_of_one_source_say_the_same_about_it(unimq_url: str) -> None:
 
 
 def test_a_worker_without_handlers_says_so(unimq_url: str) -> None:
-    with pytest.raises(BadHandler, match="register some with @worker.handler"):
+    with pytest.raises(BadHandler, match=r"register some with @worker\.handler"):
         Worker(unimq_url).run()
 
 

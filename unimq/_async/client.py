@@ -79,6 +79,7 @@ class AsyncClient(wait.Connecting):
         codecs: Iterable[Codec] = (),
         topology: TopologyMode = "create",
         middleware: Sequence[Middleware] = (),
+        health_after_s: float = HEALTH_AFTER_S,
         seed: int | None = None,
     ) -> None:
         where = where or os.environ.get(URL_VARIABLE)
@@ -107,6 +108,7 @@ class AsyncClient(wait.Connecting):
         )
         self._open_timeout_s = max(connect_timeout_s, 1.0) + 20.0
         self._require = tuple(require)
+        self._health_after_s = health_after_s
         self._allow_emulation = allow_emulation
         self._questions = Questions(self._supervisor, topology, self._open_timeout_s)
         self._codecs = Codecs(codecs)
@@ -465,7 +467,7 @@ class AsyncClient(wait.Connecting):
         down = self._supervisor.down_since
         if self._closed is not None:
             problems.append(str(self._closed))
-        elif down is not None and time.monotonic() - down >= HEALTH_AFTER_S:
+        elif down is not None and time.monotonic() - down >= self._health_after_s:
             problems.append(str(self._supervisor.down_error()))
         if self._supervisor.blocked is not None:
             problems.append(f"blocked: {self._supervisor.blocked}")

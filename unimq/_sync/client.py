@@ -80,6 +80,7 @@ class Client(wait.Connecting):
         codecs: Iterable[Codec] = (),
         topology: TopologyMode = "create",
         middleware: Sequence[Middleware] = (),
+        health_after_s: float = HEALTH_AFTER_S,
         seed: int | None = None,
     ) -> None:
         where = where or os.environ.get(URL_VARIABLE)
@@ -108,6 +109,7 @@ class Client(wait.Connecting):
         )
         self._open_timeout_s = max(connect_timeout_s, 1.0) + 20.0
         self._require = tuple(require)
+        self._health_after_s = health_after_s
         self._allow_emulation = allow_emulation
         self._questions = Questions(self._supervisor, topology, self._open_timeout_s)
         self._codecs = Codecs(codecs)
@@ -462,7 +464,7 @@ class Client(wait.Connecting):
         down = self._supervisor.down_since
         if self._closed is not None:
             problems.append(str(self._closed))
-        elif down is not None and time.monotonic() - down >= HEALTH_AFTER_S:
+        elif down is not None and time.monotonic() - down >= self._health_after_s:
             problems.append(str(self._supervisor.down_error()))
         if self._supervisor.blocked is not None:
             problems.append(f"blocked: {self._supervisor.blocked}")

@@ -15,7 +15,9 @@ from rich.table import Table
 import unimq
 from unimq import Address, Client, Delivery, Message, Queue, Subscription, Topic, UnimqError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="One API for message brokers.")
+app: typer.Typer = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="One API for message brokers."
+)
 console = Console()
 
 Where = Annotated[
@@ -217,3 +219,11 @@ def explain(
         print(unimq.explain(url, _address(address) if address else None, connect=connect))
     except UnimqError as error:
         _fail(str(error))
+
+
+# at the end: they use what is above
+from . import dlq as _dlq  # noqa: E402
+from .worker import worker as _worker  # noqa: E402
+
+app.command("worker")(_worker)
+app.add_typer(_dlq.app, name="dlq")

@@ -11,7 +11,7 @@ import datetime as dt
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..address import Address, HeaderValue, Queue, Subscription
 from ..codec import Codec, Codecs, encode
@@ -21,7 +21,10 @@ from ..errors import AlreadySettled
 from ..retry import DeadLetter, RetryLater
 from .harness import Clock, Harness, Line
 
-__all__ = ["Clock", "Harness", "Line", "Settled", "TestDelivery", "delivery", "reset"]
+if TYPE_CHECKING:
+    from .running import Outcomes, run
+
+__all__ = ["Clock", "Harness", "Line", "Outcomes", "Settled", "TestDelivery", "delivery", "reset", "run"]
 
 
 @dataclass(frozen=True)
@@ -163,3 +166,12 @@ def reset(url: str | None = None) -> None:
         forget = getattr(adapter, "reset", None)
         if callable(forget):
             forget(url)
+
+
+def __getattr__(name: str) -> Any:
+    """`run` brings the whole worker with it: imported when it is asked for."""
+    if name in ("run", "Outcomes"):
+        from . import running
+
+        return getattr(running, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

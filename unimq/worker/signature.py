@@ -208,7 +208,7 @@ def _decodable(kind: Any) -> bool:
 def _has_custom(info: Any, seen: frozenset[int] = frozenset()) -> bool:
     """Whether something in a type is none of what JSON decodes to."""
     if isinstance(info, msgspec.inspect.CustomType):
-        return True
+        return info.cls is not object  # anything is an object
     if id(info) in seen:
         return False
     seen |= {id(info)}
@@ -223,7 +223,9 @@ def _has_custom(info: Any, seen: frozenset[int] = frozenset()) -> bool:
 
 
 def _text(kind: Any) -> str:
-    return str(getattr(kind, "__qualname__", None) or kind).replace("<locals>.", "")
+    return str(kind if typing.get_args(kind) else getattr(kind, "__qualname__", kind)).replace(
+        "<locals>.", ""
+    )
 
 
 __all__ = ["BadHandler", "Part", "Shape", "name_of", "read"]

@@ -17,7 +17,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from .._async.client import AsyncClient
 from .._links import DEFAULT, _Default
@@ -29,8 +29,10 @@ from ..stats import Health
 from . import processes as forks
 from .handlers import Classes, Match, Wish, grouped
 from .outcomes import Ledger
-from .probe import Probe
 from .shift import Settings, Shift
+
+if TYPE_CHECKING:
+    from .probe import Probe
 
 DONE: Final = 0
 GAVE_UP: Final = 1
@@ -192,6 +194,8 @@ class Worker:
     async def _started(self, shift: Shift) -> None:
         try:
             if self._health_port is not None:
+                from .probe import Probe  # an HTTP server is not what everybody imports
+
                 self._probe = Probe(self._health_port, shift.health)
             await shift.start()
         except BaseException:

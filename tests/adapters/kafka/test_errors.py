@@ -25,7 +25,7 @@ def kafka(name: str) -> KafkaException:
     return KafkaException(KafkaError(getattr(KafkaError, name)))
 
 
-@pytest.mark.parametrize("name", [*errors.TABLE, *errors.NEVER_STORED, *errors.RECEIVER_FATAL])
+@pytest.mark.parametrize("name", sorted({*errors.TABLE, *errors.NEVER_STORED, *errors.RECEIVER_FATAL}))
 def test_every_name_is_the_librarys(name: str) -> None:
     assert KafkaError(getattr(KafkaError, name)).name() == name
 

@@ -161,8 +161,8 @@ class Exchanges:
         exchange = self._ends(source, destination, present)
         if exchange is None or not present():
             return
-        self._forget(exchange, Binding(exchange.name, destination, key, arguments))
-        self._delete_if_done(exchange)
+        if self._forget(exchange, Binding(exchange.name, destination, key, arguments)):
+            self._delete_if_done(exchange)
 
     def _ends(self, source: str, destination: Destination, present: Callable[[], bool]) -> Exchange | None:
         for kind, name in (destination, (TO_EXCHANGE, _stripped(source))):
@@ -174,14 +174,16 @@ class Exchanges:
         """The queue is gone: nothing leads to it any more."""
         self._forget_destination((TO_QUEUE, name))
 
-    def _forget(self, exchange: Exchange, binding: Binding) -> None:
-        if exchange.remove(binding):
-            self._binding_count -= 1
-            if not any(b.destination == binding.destination for b in exchange.bindings.values()):
-                sources = self._sources.get(binding.destination, {})
-                sources.pop(exchange.name, None)
-                if not sources:
-                    self._sources.pop(binding.destination, None)
+    def _forget(self, exchange: Exchange, binding: Binding) -> bool:
+        if not exchange.remove(binding):
+            return False
+        self._binding_count -= 1
+        if not any(b.destination == binding.destination for b in exchange.bindings.values()):
+            sources = self._sources.get(binding.destination, {})
+            sources.pop(exchange.name, None)
+            if not sources:
+                self._sources.pop(binding.destination, None)
+        return True
 
     def _forget_destination(self, destination: Destination) -> None:
         for source in self._sources.pop(destination, {}):

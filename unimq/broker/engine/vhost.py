@@ -8,8 +8,9 @@ Rules
 - Errors are raised before anything has changed.
 
 What a session does
-- `publish(exchange, key, stored)` with `stored = prepared(publication(exchange, key, raw), body, user)`. A transaction calls
-  `prepare` at once, for its errors and its routing, and `deliver` at the commit.
+- `check_publish(exchange)`, then `publish(exchange, key, stored)` with `stored = prepared(publication(exchange, key, raw),
+  body, user)`: in this order, so that of two wrongs the same is reported as by RabbitMQ. A transaction calls `prepare` at
+  once, for its errors and its routing, and `deliver` at the commit.
 - `consume(name, consumer, arguments=..., on_ok=...)`: `on_ok` writes consume-ok; deliveries follow it.
 - What it sends is `queue.content(entry)`, for basic.get `queue.content(entry, by_get=True)`: quorum queues add their count.
 - A channel that ends calls `cancel` for its consumers, then `abandon` for what it holds: other than `requeue`, which is
@@ -73,8 +74,6 @@ class VHost(Exchanges):
         self.queues: dict[str, AmqpQueue] = {}
         self._owned: dict[Hashable, dict[str, AmqpQueue]] = {}
         self._reads: dict[Consumer, AmqpQueue] = {}
-        # routing key of amq.rabbitmq.reply-to.<token> → who is waiting for the answer
-        self.reply_to: dict[str, Callable[[Stored], None]] = {}
         self._undertaker = Undertaker(self)
 
     # -------------------------------------------------------------------------------------------------- queues
@@ -240,10 +239,14 @@ class VHost(Exchanges):
         """404, 403; `stored` is what `prepared` made of a publication to that exchange under that key."""
         return self.deliver(self.prepare(exchange, routing_key, stored))
 
-    def prepare(self, exchange: str, routing_key: str, stored: Stored) -> Prepared:
-        """Checked and routed; nothing has happened yet."""
+    def check_publish(self, exchange: str) -> None:
+        """404, 403. RabbitMQ looks at the exchange before it looks at the message."""
         if exchange and self.exchange(exchange).internal:
             raise refused(f"cannot publish to internal {resource('exchange', exchange, self.name)}")
+
+    def prepare(self, exchange: str, routing_key: str, stored: Stored) -> Prepared:
+        """Checked and routed; nothing has happened yet."""
+        self.check_publish(exchange)
         sent = stored.meta
         if not isinstance(sent, Publication):
             sent = Publication(exchange, (routing_key,), publication_of(stored).properties)
@@ -266,13 +269,10 @@ class VHost(Exchanges):
         return Routed(len(queues), refused_by > 0)
 
     def routed(self, sent: Publication, stored: Stored) -> Iterable[AmqpQueue]:
-        """The queues for it. An answer to amq.rabbitmq.reply-to is handed over at once and has no queue."""
+        """The queues for it."""
         if sent.exchange:
             names = self.route(sent.exchange, sent.routing_keys, sent.properties)
             return [self.queues[name] for name in names]
-        for key in sent.routing_keys:
-            if key in self.reply_to:
-                self.reply_to[key](stored)
         if len(sent.routing_keys) == 1:
             queue = self.queues.get(sent.routing_keys[0])
             return () if queue is None else (queue,)

@@ -7,7 +7,7 @@ Rules
 - It holds one unfinished frame, never larger than `frame_max`, and the contents under way, never more than
   ASSEMBLING_MAX_BYTES. Feeding costs what is fed: waiting for the rest of a frame copies nothing again.
 - Contents are assembled only on channels in `channels`; a content on another is yielded at once, without one, for the
-  session to refuse. Frames on a channel in `closing` are dropped, but for its close and close-ok.
+  session to refuse. Frames on a channel in `closing` are dropped, but for its close, close-ok and open.
 
 A channel expects   and gets                      then
 ------------------  ----------------------------  -----------------------------------------------
@@ -24,7 +24,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
-from .errors import WireError
+from .errors import WireError, octets
 from .limits import (
     ASSEMBLING_MAX_BYTES,
     FRAME_MIN_BYTES,
@@ -51,6 +51,12 @@ _FRAME_HEADER_BYTES: Final = 7
 _PUBLISH: Final = BY_NAME["basic.publish"]
 _ACK_PREFIX: Final = BY_NAME["basic.ack"].prefix
 _BASIC: Final = 60
+# RabbitMQ's words (rabbit_command_assembler)
+_NO_METHOD: Final = "expected method frame, got non method frame instead"
+_NO_HEADER: Final = "expected content header for class {}, got non content header frame instead"
+_NO_BODY: Final = "expected content body, got non content body frame instead"
+_WHILE_CLOSING: Final = frozenset(("channel.close", "channel.close-ok", "channel.open"))
+_SHOWN_BYTES: Final = 16  # of a payload, in an error text
 
 
 class _Assembly:
@@ -105,20 +111,17 @@ class Decoder:
         while size - pos >= _FRAME_HEADER_BYTES:
             kind, channel, length = _FRAME.unpack_from(data, pos)
             if self.frame_max and length > self.frame_max:
-                raise _frame_error(
-                    kind,
-                    channel,
-                    data,
-                    pos,
-                    f"frame_too_large,{length},{self.frame_max - FRAME_OVERHEAD_BYTES}",
-                )
+                limit = self.frame_max - FRAME_OVERHEAD_BYTES
+                raise _frame_error(kind, channel, b"", f"{{frame_too_large,{length},{limit}}}")
             start = pos + _FRAME_HEADER_BYTES
             end = start + length
             if end >= size:
                 self._keep(data, pos, end + 1 - pos)
                 return
             if data[end] != FRAME_END:
-                raise _frame_error(kind, channel, data, pos, f"invalid_frame_end_marker,{data[end]}")
+                raise _frame_error(
+                    kind, channel, data[start:end], f"{{invalid_frame_end_marker,{data[end]}}}"
+                )
             pos = end + 1
             event: Event | None
             if kind == FRAME_METHOD:
@@ -140,9 +143,13 @@ class Decoder:
             elif kind == FRAME_BODY:
                 event = self._content_body(channel, data, start, end)
             elif kind == FRAME_HEARTBEAT:
-                event = (channel, HEARTBEAT, (length,))
+                if length:
+                    raise _frame_error(kind, channel, data[start:end], "unknown_frame")
+                if channel:
+                    raise WireError(505, f"type {kind}, all octets = <<>>", channel=channel)
+                event = (channel, HEARTBEAT, ())
             else:
-                raise _frame_error(kind, channel, data, start - _FRAME_HEADER_BYTES, "unknown_frame")
+                raise _frame_error(kind, channel, data[start:end], "unknown_frame")
             if event is not None:
                 yield event
         if pos < size:
@@ -168,9 +175,9 @@ class Decoder:
         at = end + 1
         if size - at < 19:
             return None
-        kind, on, length, class_id, _, body_bytes = _CONTENT.unpack_from(data, at)
+        kind, on, length, class_id, weight, body_bytes = _CONTENT.unpack_from(data, at)
         stop = at + _FRAME_HEADER_BYTES + length
-        if kind != FRAME_HEADER or on != channel or length < 14 or stop >= size or class_id != _BASIC:
+        if kind != FRAME_HEADER or on != channel or length < 14 or stop >= size or class_id != _BASIC or weight:
             return None
         if data[stop] != FRAME_END or (self.frame_max and length > self.frame_max):
             return None
@@ -191,20 +198,12 @@ class Decoder:
 
     def _method(self, channel: int, data: bytes, start: int, end: int) -> Event | None:
         method = BY_PREFIX.get(data[start : min(start + 4, end)])
-        if channel in self.closing and (
-            method is None or method.name not in ("channel.close", "channel.close-ok")
-        ):
+        if channel in self.closing and (method is None or method.name not in _WHILE_CLOSING):
             return None
         there = self._assemblies.get(channel)
         if there is not None:
-            expected = "content header" if there.size is None else "content body"
-            raise _unexpected(
-                f"expected {expected} for class {there.method.class_id}, got non content header frame instead"
-                if there.size is None
-                else "expected content body, got non content body frame instead",
-                there.method,
-                channel,
-            )
+            text = _NO_HEADER.format(there.method.class_id) if there.size is None else _NO_BODY
+            raise _unexpected(text, there.method, channel)
         if method is None:
             raise _unknown_method(channel, data[start:end])
         args = method.decode(data, start + 4, end)
@@ -220,21 +219,21 @@ class Decoder:
             return None
         there = self._assemblies.get(channel)
         if there is None:
-            raise _unexpected("expected method frame, got non method frame instead", None, channel)
+            raise _unexpected(_NO_METHOD, None, channel)
         method = there.method
         if there.size is not None:
-            raise _unexpected("expected content body, got non content body frame instead", method, channel)
+            raise _unexpected(_NO_BODY, method, channel)
         if end - start < _CONTENT_HEADER.size + 2:
-            raise WireError(
-                501, "a content header is cut off", class_id=method.class_id, method_id=method.method_id
-            )
-        class_id, _, size = _CONTENT_HEADER.unpack_from(data, start)
+            raise _frame_error(FRAME_HEADER, channel, data[start:end], "unknown_frame")
+        class_id, weight, size = _CONTENT_HEADER.unpack_from(data, start)
         if class_id != method.class_id:
             raise _unexpected(
                 f"expected content header for class {method.class_id}, got one for class {class_id} instead",
                 method,
                 channel,
             )
+        if weight:
+            raise _unexpected(_NO_HEADER.format(method.class_id), method, channel)
         there.properties = data[start + _CONTENT_HEADER.size : end]
         if size > self.message_max_bytes:
             self.forget_channel(channel)
@@ -247,18 +246,14 @@ class Decoder:
             return None
         there = self._assemblies.get(channel)
         if there is None:
-            raise _unexpected("expected method frame, got non method frame instead", None, channel)
+            raise _unexpected(_NO_METHOD, None, channel)
         method = there.method
         if there.size is None:
-            raise _unexpected(
-                f"expected content header for class {method.class_id}, got non content header frame instead",
-                method,
-                channel,
-            )
+            raise _unexpected(_NO_HEADER.format(method.class_id), method, channel)
         there.taken += end - start
         self.assembling_bytes += end - start
         if there.taken > there.size:
-            raise _unexpected(f"a body of {there.size} bytes has {there.taken}", method, channel)
+            raise _unexpected(_NO_BODY, method, channel)
         if self.assembling_bytes > ASSEMBLING_MAX_BYTES:
             raise WireError(506, f"contents under way hold more than {ASSEMBLING_MAX_BYTES} bytes")
         if not there.body:
@@ -282,17 +277,13 @@ def _unexpected(text: str, method: Method | None, channel: int) -> WireError:
 
 def _unknown_method(channel: int, payload: bytes) -> WireError:
     if len(payload) < 4:
-        return WireError(501, "a method frame without a method", channel=channel)
+        return _frame_error(FRAME_METHOD, channel, payload, "unknown_frame")
     class_id, method_id = struct.unpack_from(">HH", payload)
-    return WireError(
-        540, f"unknown method {class_id}.{method_id}", channel=channel, class_id=class_id, method_id=method_id
-    )
+    text = f"unknown method {class_id}.{method_id}"
+    return WireError(540, text, channel=channel, class_id=class_id, method_id=method_id)
 
 
-def _frame_error(kind: int, channel: int, data: bytes, pos: int, what: str) -> WireError:
-    payload = data[pos + _FRAME_HEADER_BYTES : pos + _FRAME_HEADER_BYTES + 16]
-    return WireError(
-        501,
-        f"type {kind}, first {len(payload)} octets = <<{','.join(map(str, payload))}>>: {{{what}}}",
-        channel=channel,
-    )
+def _frame_error(kind: int, channel: int, payload: bytes, what: str) -> WireError:
+    shown = "all" if len(payload) <= _SHOWN_BYTES else f"first {_SHOWN_BYTES}"
+    text = f"type {kind}, {shown} octets = {octets(payload[:_SHOWN_BYTES])}: {what}"
+    return WireError(501, text, channel=channel)

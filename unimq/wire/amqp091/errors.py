@@ -35,14 +35,23 @@ CODES: Final[dict[int, tuple[str, Scope]]] = {
 
 
 REPLY_TEXT_MAX_BYTES: Final = 255
+_PRINTABLE: Final = frozenset(range(32, 127))
 
 
 def reply_text(code: int, text: str) -> str:
     """The code's name before it, cut to what a short string holds, as RabbitMQ cuts it."""
-    raw = f"{CODES[code][0]} - {text}".encode("utf-8", "surrogateescape")
+    name = CODES[code][0]
+    raw = (f"{name} - {text}" if text else name).encode("utf-8", "surrogateescape")
     if len(raw) > REPLY_TEXT_MAX_BYTES:
         raw = raw[: REPLY_TEXT_MAX_BYTES - 3] + b"..."
     return raw.decode("utf-8", "surrogateescape")
+
+
+def octets(raw: bytes) -> str:
+    """As Erlang prints a binary."""
+    if raw and _PRINTABLE.issuperset(raw):
+        return f'<<"{raw.decode("ascii")}">>'
+    return f"<<{','.join(map(str, raw))}>>"
 
 
 class WireError(Exception):

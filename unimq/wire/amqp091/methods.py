@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .errors import WireError
+from .errors import WireError, octets
 from .limits import SHORTSTR_MAX_BYTES
 from .spec import CLASSES, METHODS
 from .table import decode_table, encode_table
@@ -41,6 +41,7 @@ class Method(msgspec.Struct, frozen=True):
 
     def decode(self, data: bytes, pos: int, end: int) -> tuple[Any, ...]:
         """`pos` is behind the ids."""
+        start = pos
         values: list[Any] = []
         bit = 8  # of the octet that holds a run of bits; 8: the next one begins a run
         bits = 0
@@ -50,8 +51,6 @@ class Method(msgspec.Struct, frozen=True):
                 if kind == "bit":
                     if bit == 8:
                         bits, pos, bit = data[pos], pos + 1, 0
-                        if pos > end:
-                            raise self.malformed("cut off")
                     value = bits >> bit & 1 != 0
                     bit += 1
                     if not reserved:
@@ -61,12 +60,10 @@ class Method(msgspec.Struct, frozen=True):
                 value, pos = decode_field(kind, data, pos, end)
                 if not reserved:
                     values.append(value)
-        except WireError as error:
-            raise self.malformed(error.text) from None
-        except (IndexError, struct.error):
-            raise self.malformed("cut off") from None
+        except (WireError, IndexError, struct.error):
+            raise self._malformed(data, start, end) from None
         if pos != end:
-            raise self.malformed(f"{end - pos} bytes too many" if pos < end else "cut off")
+            raise self._malformed(data, start, end)
         return tuple(values)
 
     def encode(self, args: tuple[Any, ...]) -> bytes:
@@ -91,10 +88,9 @@ class Method(msgspec.Struct, frozen=True):
             parts.append(bytes((bits,)))
         return b"".join(parts)
 
-    def malformed(self, what: str) -> WireError:
-        return WireError(
-            501, f"cannot decode {self.name}: {what}", class_id=self.class_id, method_id=self.method_id
-        )
+    def _malformed(self, data: bytes, start: int, end: int) -> WireError:
+        text = f"cannot decode {octets(data[start:end])}"
+        return WireError(501, text, class_id=self.class_id, method_id=self.method_id)
 
 
 def decode_field(kind: str, data: bytes, pos: int, end: int) -> tuple[Any, int]:
@@ -124,10 +120,11 @@ def encode_field(kind: str, value: Any) -> bytes:
             raise ValueError(f"a short string has at most {SHORTSTR_MAX_BYTES} bytes, not {len(raw)}")
         return bytes((len(raw),)) + raw
     if kind == "longstr":
-        return _LENGTH.pack(len(value)) + value
+        return _LENGTH.pack(len(value)) + bytes(value)
     if kind == "table":
         return encode_table(value)
-    return _FIXED[kind].pack(value)
+    packed: bytes = _FIXED[kind].pack(value)
+    return packed
 
 
 def _compiled() -> dict[str, Method]:

@@ -2,7 +2,8 @@
 
 Rules
 - `raw` is what stands in the content header behind the body's size: the flags and the values. It is sent on as it is.
-- Decoding is lazy and remembered. A malformed value is found where the content arrives only if the server must look at it.
+- Decoding is lazy and remembered; headers are only checked until somebody asks for them. Malformed bytes are a 541, as in
+  RabbitMQ, where whoever reads them crashes.
 - `changed` makes new properties; a field that is not named keeps its bytes, and so do the headers that are not named.
 """
 
@@ -35,7 +36,7 @@ _PLANS: Final[dict[int, tuple[tuple[str, str], ...]]] = {}
 
 def _plan(flags: int) -> tuple[tuple[str, str], ...]:
     if flags & _UNKNOWN_FLAGS:
-        raise WireError(501, f"unknown property flags {flags:#06x}")
+        raise WireError(541, "")
     made = _PLANS[flags] = tuple((name, kind) for name, kind, bit in _BITS if flags & bit)
     return made
 
@@ -78,7 +79,7 @@ class Properties:
     def _decode(self) -> dict[str, Any]:
         raw, end = self.raw, len(self.raw)
         if end < 2:
-            raise WireError(501, "a content header is cut off")
+            raise WireError(541, "")
         flags = raw[0] << 8 | raw[1]
         plan = _PLANS.get(flags)
         if plan is None:
@@ -91,7 +92,7 @@ class Properties:
                 if kind == "shortstr":
                     pos += 1 + raw[pos]
                     if pos > end:
-                        raise WireError(501, "a property is cut off")
+                        raise WireError(541, "")
                     values[name] = raw[start + 1 : pos].decode("utf-8", "surrogateescape")
                 elif kind == "octet":
                     values[name] = raw[pos]
@@ -101,10 +102,10 @@ class Properties:
                     self._spans[name] = raw[start:pos]
                 else:
                     values[name], pos = decode_field(kind, raw, pos, end)
-        except (IndexError, struct.error):
-            raise WireError(501, "a property is cut off") from None
+        except (WireError, IndexError, struct.error):
+            raise WireError(541, "") from None
         if pos != end:
-            raise WireError(501, f"{end - pos} bytes behind the properties")
+            raise WireError(541, "")
         self._values = values
         return values
 

@@ -269,7 +269,8 @@ def encode_value(value: Any) -> bytes:
         return b"l" + int(value).to_bytes(8, "big", signed=True)
     if kind in _TYPE_OF:
         octet, packer = _TYPE_OF[kind]
-        return bytes((octet,)) + packer.pack(value)
+        packed: bytes = packer.pack(value)
+        return bytes((octet,)) + packed
     if kind is bool:
         return b"t\x01" if value else b"t\x00"
     if value is None:

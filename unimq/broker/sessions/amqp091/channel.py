@@ -66,7 +66,6 @@ class Channel:
         self.published = 0  # since confirm.select
         self.confirmed = 0
         self.refused: list[int] = []  # of those that were not said yet
-        self.lost: list[int] = []  # confirms that a fault withholds
         self.tx = transactions.Transaction()
 
     # ------------------------------------------------------------------------------------------------- methods
@@ -77,14 +76,14 @@ class Channel:
                 raise AmqpError(503, "unimplemented method")
             method(self, *args)
         except AmqpError as error:
-            self._fail(error, name)
+            self.fail(error, name)
         except WireError as error:  # a content whose properties are malformed
-            self._fail(AmqpError(error.code, error.text), name)
+            self.fail(AmqpError(error.code, error.text), name)
         if self.hungry:
             self.feed()
 
-    def _fail(self, error: AmqpError, name: str) -> None:
-        if not error.class_id:
+    def fail(self, error: AmqpError, name: str) -> None:
+        if not error.class_id and error.code != 541:
             at = BY_NAME.get("basic.publish" if name == TOO_LARGE else name)
             if at is not None:
                 error.class_id, error.method_id = at.class_id, at.method_id
@@ -149,6 +148,12 @@ class Channel:
         raise AmqpError(504, "second 'channel.open' seen")
 
     # ------------------------------------------------------------------------------------------------- confirms
+    def withhold_last_confirm(self) -> None:
+        """It is never said; those before it are said now, because `multiple` would cover it."""
+        last, self.published = self.published, self.published - 1
+        self.say_confirms()
+        self.published = self.confirmed = last
+
     def say_confirms(self) -> None:
         """All that was published and not yet answered: `multiple` up to each that was refused."""
         last, said = self.published, self.confirmed

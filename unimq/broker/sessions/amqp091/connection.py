@@ -7,7 +7,7 @@ starting  connection.start-ok     connection.tune; TUNING (a login that fails: 4
 tuning    connection.tune-ok      OPENING
 opening   connection.open         connection.open-ok; RUNNING (no such virtual host: 530)
 running   connection.close        connection.close-ok; the line ends
-          update-secret           update-secret-ok (403 when the password is not the user's)
+          update-secret           update-secret-ok
           on a channel            see `channel.py`
 any       connection.close-ok     the line ends
 closing   anything else           dropped
@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from unimq.broker.engine.errors import AmqpError
 from unimq.broker.engine.vhost import VHost
+from unimq.broker.faults import Rule
 from unimq.wire.amqp091.decoder import HEARTBEAT, PROTOCOL_HEADER, Decoder
 from unimq.wire.amqp091.encode import method_frame
 from unimq.wire.amqp091.errors import WireError, reply_text
@@ -48,6 +49,8 @@ from .greeting import (
 from .limits import CHANNEL_MAX, CLOSING_MAX_S, HANDSHAKE_MAX_S, HEARTBEAT_S
 from .node import Node
 
+CLOSE_OK_FRAME: Final = method_frame(0, "connection.close-ok")
+
 _log = logging.getLogger("unimq.broker.amqp")
 
 
@@ -67,6 +70,7 @@ class Connection:
         self.channels: dict[int, Channel] = {}
         self.talked: dict[Channel, None] = {}  # channels with something held back until the flush
         self.blocked = False
+        self._tail = b""
         self._heartbeat_s = 0
         self._heard_at = self._said_at = line.now()
         self._stop_timer = line.call_later(HANDSHAKE_MAX_S, self._handshake_timed_out)
@@ -75,16 +79,23 @@ class Connection:
     # -------------------------------------------------------------------------------------------------- the line
     def receive(self, data: bytes) -> None:
         self._heard_at = self.line.now()
+        if self.state == "closing":
+            self._await_close_ok(data)
+            return
         channels = self.channels
+        faults = self.node.faults
         try:
             for number, name, args in self.decoder.feed(data):
+                if faults.rules and (rule := faults.strike(name)) is not None:
+                    self._suffer(rule, number, name, args)
+                    continue
                 channel = channels.get(number)
                 if channel is not None and self.state == "running":
                     channel.receive(name, args)
                 else:
                     self._method(number, name, args)
-                if self.state == "closed":
-                    return
+                if self.state in ("closing", "closed"):
+                    break
         except WireError as error:
             self._fail(error.code, error.text, error.class_id, error.method_id)
         except AmqpError as error:
@@ -93,6 +104,33 @@ class Connection:
             _log.exception("internal error on the connection of %s", self.line.peer)
             self._fail(541, "internal error", 0, 0)
         self.node.look_at_alarm()
+
+    def _suffer(self, rule: Rule, number: int, name: str, args: tuple[Any, ...]) -> None:
+        """A fault on purpose. What it does is the table in `faults.py`."""
+        if rule.action == "drop-before":
+            self._drop()
+            return
+        channel = self.channels.get(number)
+        if rule.action == "refuse":
+            error = AmqpError(rule.code, rule.text)
+            if channel is None:
+                raise error
+            channel.fail(error, name)
+            return
+        if channel is None:
+            self._method(number, name, args)
+        else:
+            channel.receive(name, args)
+            if rule.action == "lose-confirm" and name == "basic.publish" and channel.mode == "confirm":
+                channel.withhold_last_confirm()
+        if rule.action == "drop-after":
+            self._drop()
+
+    def _drop(self) -> None:
+        self.state = "closed"
+        self.out.clear()
+        self.talked.clear()
+        self.line.cut()
 
     def flushing(self) -> None:
         if self.talked:
@@ -132,19 +170,15 @@ class Connection:
         step = STEPS.get((self.state, name)) if number == 0 else None
         if step is not None:
             step(self, *args)
-        elif self.state == "closing":
-            return
         elif self.state != "running" or number == 0:
             self._fail_here(504, f"unexpected method in connection state {self.state}", name)
         elif name == "channel.open":
             self._open_channel(number)
-        elif name == "channel.close-ok":
-            self.decoder.closing.discard(number)
         elif number in self.decoder.closing:
-            # both sides close at once: theirs is answered, ours will be
-            self.out.append(method_frame(number, "channel.close-ok"))
-        elif name == "channel.close":
-            self.out.append(method_frame(number, "channel.close-ok"))
+            if name == "channel.close-ok":
+                self.decoder.closing.discard(number)
+            elif name == "channel.close":  # both sides close at once: theirs is answered, ours will be
+                self.out.append(method_frame(number, "channel.close-ok"))
         else:
             self._fail_here(504, "expected 'channel.open'", name)
 
@@ -165,7 +199,10 @@ class Connection:
             user: str | None = self.line.certificate_name
         elif mechanism in ("PLAIN", "AMQPLAIN"):
             given = credentials(mechanism, response)
-            user = given[0] if given and password_fits(self.node.users, *given) else None
+            if given is None:
+                self._fail_here(502, f"{mechanism} response invalid", "connection.start-ok")
+                return
+            user = given[0] if password_fits(self.node.users, *given) else None
         else:
             self._fail_here(503, f"unknown authentication mechanism '{mechanism}'", "connection.start-ok")
             return
@@ -219,11 +256,8 @@ class Connection:
         self.state = "running"
         self.out.append(method_frame(0, "connection.open-ok"))
 
-    def _update_secret(self, secret: bytes, _reason: str) -> None:
-        """Users with passwords have nothing to renew: what comes must still be right."""
-        if not password_fits(self.node.users, self.user, secret.decode("utf-8", "surrogateescape")):
-            self._fail_here(530, "New secret was refused by one of the backends", "connection.update-secret")
-            return
+    def _update_secret(self, _secret: bytes, _reason: str) -> None:
+        """Users with passwords have nothing to renew: RabbitMQ takes any."""
         self.out.append(method_frame(0, "connection.update-secret-ok"))
 
     def _close(self, _code: int, _text: str, _class_id: int, _method_id: int) -> None:
@@ -232,6 +266,13 @@ class Connection:
 
     def _close_ok(self) -> None:
         self._end()
+
+    def _await_close_ok(self, data: bytes) -> None:
+        """After an error nothing is carried out any more, and frames may have lost their bounds: only this is looked for."""
+        seen = self._tail + data
+        if CLOSE_OK_FRAME in seen:
+            self._end()
+        self._tail = seen[-len(CLOSE_OK_FRAME) + 1 :]
 
     def _end(self) -> None:
         """Say what is left, then the line ends; `lost` follows."""
@@ -249,7 +290,7 @@ class Connection:
             self._end()
         elif self.state in ("header", "starting", "tuning"):
             _log.info("%s: handshake refused: %s %s", self.line.peer, code, text)
-            self._end() if code != 530 else self._close_with(code, text, class_id, method_id)
+            self._end()
         else:
             self._close_with(code, text, class_id, method_id)
 
@@ -276,7 +317,7 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------------- channels
     def _open_channel(self, number: int) -> None:
-        if number > self.channel_max:
+        if len(self.channels) >= self.channel_max:
             self._fail_here(
                 530,
                 f"number of channels opened ({len(self.channels)}) has reached the negotiated channel_max "
@@ -284,8 +325,8 @@ class Connection:
                 "channel.open",
             )
             return
-        if number in self.decoder.closing:  # RabbitMQ takes it once close-ok has come
-            self._fail_here(504, "expected 'channel.close-ok'", "channel.open")
+        if number in self.decoder.closing:
+            self._fail_here(504, "second 'channel.open' seen", "channel.open")
             return
         self.channels[number] = Channel(self, number)
         self.decoder.channels.add(number)
@@ -347,6 +388,4 @@ STEPS: Final[dict[tuple[str, str], Callable[..., None]]] = {
     ("running", "connection.update-secret"): Connection._update_secret,
     ("opening", "connection.close"): Connection._close,
     ("tuning", "connection.close"): Connection._close,
-    ("closing", "connection.close"): Connection._close,
-    ("closing", "connection.close-ok"): Connection._close_ok,
 }

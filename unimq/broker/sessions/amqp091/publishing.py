@@ -37,13 +37,13 @@ def publish(
     if sent.properties.fixed.get("reply_to") == replies.REPLY_TO:
         sent = replies.with_reply_address(ch, sent)
     stored = prepared(sent, body, ch.connection.user)
-    if ch.mode == "confirm":
-        ch.published += 1
-        ch.connection.talked[ch] = None
     ready = ch.vhost.prepare(exchange, routing_key, stored)
     if ch.mode == "tx":
         ch.tx.publish(ready, mandatory)
         return
+    if ch.mode == "confirm":
+        ch.published += 1
+        ch.connection.talked[ch] = None
     refused = send(ch, ready, mandatory)
     if refused and ch.mode == "confirm":
         ch.refused.append(ch.published)

@@ -77,7 +77,7 @@ def queue_declare(
             ch.say("queue.declare-ok", name, 0, 1)
         return
     if passive:
-        queue = ch.vhost.find_queue(ch.queue_name(name), connection=ch.connection)
+        queue = ch.vhost.find_queue(name, connection=ch.connection)
     else:
         queue = ch.vhost.declare_queue(
             name or ch.node.made_name("amq.gen-"),

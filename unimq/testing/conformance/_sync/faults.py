@@ -17,7 +17,7 @@ from ._help import a_queue, bodies, drain_all, fill, one, take
 # what a half-open line may cost beyond the time-out that was asked for
 GRACE_S = 5.0
 # a link may be down for this long before health is bad
-HEALTH_AFTER_S = 30.0
+HEALTH_AFTER_S = 1.0
 
 
 def send_until(h: Harness, mq: unimq.Client, queue: unimq.Queue, message: Message) -> None:
@@ -181,7 +181,7 @@ def health_goes_bad_when_stalled(h: Harness) -> None:
     """Health is good when all is well, also when idle, bad when the broker is gone for too long, good again after."""
     assert h.proxy is not None
     with h.proxy() as line:
-        with kit.client(h, line.url(h.url)) as mq:
+        with kit.client(h, line.url(h.url), health_after_s=HEALTH_AFTER_S) as mq:
             queue = a_queue(mq, h)
             with mq.receiver(queue) as receiver:
                 receiver.ready(h.patience_s)

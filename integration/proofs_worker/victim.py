@@ -1,0 +1,58 @@
+"""A worker that is killed: `python -m integration.proofs_worker.victim URL QUEUE RESULTS`.
+
+Rules
+- The body says what happens: `good` is handled, `transient` fails its first try, `exhausted` and `fatal` fail always, `killer`
+  kills its own process.
+- What was handled is one line in RESULTS, appended and flushed before the ack. Nothing else is kept anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TypedDict
+
+from unimq import Delivery, Queue, Retry
+from unimq.worker import Worker
+
+PREFETCH = 10
+CRASHES = 5
+WORK_S = 0.01
+
+
+class Job(TypedDict):
+    n: int
+    kind: str
+
+
+class Passing(Exception):
+    """What the next try does not meet."""
+
+
+class Never(Exception):
+    """What no try will mend."""
+
+
+def main(url: str, queue: str, results: str) -> int:
+    worker = Worker(url, drain_s=10)
+    policy = Retry(immediate=1, delayed_s=[0.5, 1], crashes=CRASHES)
+
+    @worker.handler(Queue(queue), concurrency=4, prefetch=PREFETCH, retry=policy, fatal=Never)
+    def work(job: Job, delivery: Delivery) -> None:
+        if job["kind"] == "killer":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(WORK_S)
+        if job["kind"] == "fatal":
+            raise Never("for good")
+        if job["kind"] == "exhausted" or (job["kind"] == "transient" and delivery.attempt <= 2):
+            raise Passing("perhaps next time")
+        with open(results, "ab", buffering=0) as file:
+            file.write(b"%d %d\n" % (job["n"], os.getpid()))
+
+    return worker.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
