@@ -3,6 +3,7 @@
 Rules
 - `scheme://[user:password@]host[:port][,host[:port]…]/[path][?option=value]`, or a connection string
   (`Endpoint=scheme://…;Key=…`), whose parts the adapter reads from `parts`.
+- A raw @, / or ? in a name or password is refused before anything is read from it.
 - An option that no adapter knows is refused by name. The password shows in no repr, log or error.
 - User, password and path are percent-decoded here except `path`, which is kept raw: what `/` means in it is the broker's.
 """
@@ -19,6 +20,7 @@ from .errors import UnimqError
 MAX_URL_CHARS = 16_384
 MAX_HOSTS = 64
 _CONNECTION_STRING = re.compile(r"^\s*Endpoint\s*=\s*(?P<scheme>[a-z]+)://", re.I)
+_AUTHORITY = re.compile(r"[^/?]*")
 _URL = re.compile(r"^(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<rest>.*)$", re.S)
 
 
@@ -71,6 +73,11 @@ def parse(url: str) -> Endpoint:
     if _CONNECTION_STRING.match(url):
         return _connection_string(url, scheme)
     rest = url.strip()[len(scheme) + 3 :]
+    if "@" in rest[_AUTHORITY.match(rest).end() :] or rest.count("@") > 1:  # type: ignore[union-attr]  # it matches anything
+        # read on, and a part of somebody's password would be taken for a host or an option, and shown in an error
+        raise UrlError(
+            "one @ at most, before the host: write %40 for @, %2F for /, %3F for ? in a name or password"
+        )
     rest, _, query = rest.partition("?")
     before, slash, path = rest.partition("/")
     who, at, where = before.rpartition("@")

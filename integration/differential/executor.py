@@ -99,8 +99,12 @@ class Executor:
     def _settle(self, op: Op) -> Any:
         name = op.get("ch")
         if name is not None and self._channels[name].is_open:
-            with contextlib.suppress(AMQPError):
+            try:
                 self._channels[name].flow(True)
+            except AMQPConnectionError as error:
+                self._tell(name, ["connection closed", self._closed(name[0], error)])
+            except AMQPError:
+                pass  # the channel is closed: told below
         self._touched = time.monotonic()
         while time.monotonic() - self._touched < self._quiet_s:
             for letter, connection in list(self._connections.items()):

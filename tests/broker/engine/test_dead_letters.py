@@ -35,7 +35,8 @@ def test_the_first_death() -> None:
             ("original-expiration", "1500"),
         ]
     ]
-    assert list(headers(entry)) == ["a", "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason", "z"]  # fmt: skip
+    first_death = [f"x-first-death-{name}" for name in ("exchange", "queue", "reason")]
+    assert list(headers(entry)) == ["a", "x-death", *first_death, "z"]
     first = headers(entry)["x-death"][0]
     assert type(first["count"]) is Int64
     assert type(first["time"]) is Timestamp

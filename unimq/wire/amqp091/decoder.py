@@ -177,7 +177,14 @@ class Decoder:
             return None
         kind, on, length, class_id, weight, body_bytes = _CONTENT.unpack_from(data, at)
         stop = at + _FRAME_HEADER_BYTES + length
-        if kind != FRAME_HEADER or on != channel or length < 14 or stop >= size or class_id != _BASIC or weight:
+        if (
+            kind != FRAME_HEADER
+            or on != channel
+            or length < 14
+            or stop >= size
+            or class_id != _BASIC
+            or weight
+        ):
             return None
         if data[stop] != FRAME_END or (self.frame_max and length > self.frame_max):
             return None

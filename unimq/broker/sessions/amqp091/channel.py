@@ -65,6 +65,7 @@ class Channel:
         # publishing
         self.published = 0  # since confirm.select
         self.confirmed = 0
+        self.singly = False  # a confirm was withheld by a fault
         self.refused: list[int] = []  # of those that were not said yet
         self.tx = transactions.Transaction()
 
@@ -149,10 +150,12 @@ class Channel:
 
     # ------------------------------------------------------------------------------------------------- confirms
     def withhold_last_confirm(self) -> None:
-        """It is never said; those before it are said now, because `multiple` would cover it."""
+        """It is never said. Those before it are said now, those after it singly: `multiple` would cover it."""
         last, self.published = self.published, self.published - 1
+        self.refused = [tag for tag in self.refused if tag != last]
         self.say_confirms()
         self.published = self.confirmed = last
+        self.singly = True
 
     def say_confirms(self) -> None:
         """All that was published and not yet answered: `multiple` up to each that was refused."""
@@ -161,6 +164,12 @@ class Channel:
             return
         out = self.out
         self.confirmed = last
+        if self.singly:
+            refused = set(self.refused)
+            self.refused.clear()
+            for tag in range(said + 1, last + 1):
+                out.append((nack_frame if tag in refused else ack_frame)(self.number, tag, False))
+            return
         for tag in self.refused:
             if tag - 1 > said:
                 out.append(ack_frame(self.number, tag - 1, tag - 2 > said))
