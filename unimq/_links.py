@@ -13,6 +13,7 @@ import datetime as dt
 import logging
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -47,7 +48,7 @@ from .driver import (
     SenderOptions,
     SettleResult,
 )
-from .errors import Closed, NotFound, UnimqError, Unsupported
+from .errors import Closed, ConnectionFailed, NotFound, UnimqError, Unsupported
 from .retry import Retry
 from .topology import Declaration, TopologyReport
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from ._ticker import Ticker
 
 TopologyMode = Literal["create", "verify", "assume"]
+OPEN_AGAIN_S: Final = 0.05
 _log = logging.getLogger("unimq.links")
 
 
@@ -229,14 +231,23 @@ class Intake:
         self._check_open()
         if self._link is not None:
             return
-        connection = self._supervisor.wait_up(timeout_s)
-        plan = self._planned(connection.facts)
-        if self.desk is None:
-            self.desk = self._new_desk(plan, connection)
-        try:
-            self._act(connection, plan)
-        except Exception as error:  # the library's own: classified like every error of its
-            raise self._supervisor.classify(error, Op.DECLARE, False) from error
+        deadline = time.monotonic() + timeout_s
+        while True:
+            connection = self._supervisor.wait_up(deadline - time.monotonic())
+            plan = self._planned(connection.facts)
+            if self.desk is None:
+                self.desk = self._new_desk(plan, connection)
+            try:
+                self._act(connection, plan)
+                break
+            except Exception as error:  # the library's own: classified like every error of its
+                fault = self._supervisor.classify(error, Op.DECLARE, False)
+                if not isinstance(fault, ConnectionFailed) or time.monotonic() + OPEN_AGAIN_S >= deadline:
+                    raise fault from error
+            self._check_open()
+            time.sleep(
+                OPEN_AGAIN_S
+            )  # the line broke while it opened: as a sender's does, it opens on the next one
         if self.wish.mode != "on_receive":
             for place in self._places_to_write(plan):
                 self._supervisor.open(self._copier_intent(place), timeout_s)
@@ -460,7 +471,8 @@ class Intake:
         return link
 
     def finish(self, link: ReceiverLink | None, timeout_s: float) -> None:
-        """Second half, after the flush: hand back what is open by closing the link. Blocks."""
+        """Second half, after the flush: hand back what is open by closing the link. Blocks; one deadline for all links."""
+        deadline = time.monotonic() + timeout_s
         for intent in self._copiers.values():
             self._supervisor.forget(intent)
             intent.copier.close()
@@ -471,7 +483,7 @@ class Intake:
             self.stash.clear()
         for intent in self._copiers.values():
             if intent.link is not None:
-                intent.link.close(timeout_s)
+                intent.link.close(max(deadline - time.monotonic(), 0.0))
         if self.desk is not None:
             self.desk.closed = True
             self.desk.link_lost()

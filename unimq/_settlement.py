@@ -149,14 +149,18 @@ class Desk:
     def link_lost(self) -> None:
         """The link is dead: its deliveries are the broker's again. The driver completes what it had as lost."""
         self._link = None
-        for books in (self._open, self._copying):
+        stranded: list[Delivery] = []
+        for books, settled in ((self._open, False), (self._copying, True)):
             while books:
                 try:
                     delivery, _ = books.popitem()
                 except KeyError:
                     break
                 delivery.lock_lost = True
-        stranded: list[Delivery] = []
+                if (
+                    settled
+                ):  # its verb was taken and is not done: the copy may be there, the source comes again
+                    stranded.append(delivery)
         while self._acks:
             stranded.append(self._acks.popleft())
         while self._others:
@@ -516,9 +520,11 @@ class Desk:
         latch = Latch()
 
         def at_rest() -> None:
-            if not self.idle and self._link is not None:
+            if (
+                not self.idle
+            ):  # without a link too: what the driver has completes, as lost, and is to be in the report
                 turn = self.settled.latch()
-                if not self.idle and self._link is not None:
+                if not self.idle:
                     turn.add(at_rest)
                     return
             link = self._link

@@ -142,6 +142,9 @@ def _connection(
     error: BaseException, ours: type[UnimqError], retryable: bool | None, op: Op, handed_over: bool
 ) -> UnimqError:
     text = text_of(error)
+    if ours in (AuthenticationFailed, PermissionDenied) and text.startswith("StreamLostError"):
+        # pika guesses from the phase; a broker that refuses says so with a close, a line that breaks says nothing
+        ours = ConnectionFailed
     if ours is PermissionDenied and "not found" in text:
         return NotFound(f"the vhost is not there: {text}", **_of(error))
     if op is Op.SEND and handed_over and issubclass(ours, ConnectionFailed | ResourceExhausted):

@@ -9,22 +9,25 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import threading
 import weakref
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
+from .._errand import Errand
 from .._latch import Latch, Turnstile
 from ..delivery import Delivery
 from ..driver import ReceiverLink
-from ..errors import Closed, UnimqError
+from ..errors import Closed, ConnectionFailed, UnimqError
 from ..message import Receipt
 
 R = TypeVar("R")
 Promise: TypeAlias = Future[Receipt]
+
+
+GIVE_UP_S: Final = 0.1  # what raises in time by itself has the better text
 
 
 class _Waker:
@@ -171,36 +174,17 @@ def _expire(future: Future[None]) -> None:
 async def call(function: Callable[..., R], *arguments: Any) -> R:
     """Run a function that blocks, on a thread of its own that ends with it: opening and closing are rare, and an executor
     would leave its threads behind. Cancelled, the function still runs to its end."""
-    loop = asyncio.get_running_loop()
-    future: Future[R] = loop.create_future()
-
-    def run() -> None:
-        try:
-            result = function(*arguments)
-        except BaseException as error:  # carried over to the caller, whatever it is
-            _post(loop, _fail, future, error)
-        else:
-            _post(loop, _succeed, future, result)
-
-    threading.Thread(target=run, name="unimq-call", daemon=True).start()
-    return await future
+    errand = Errand(function, *arguments)
+    await slot(errand)
+    return errand.outcome()  # type: ignore[no-any-return]
 
 
-def _post(loop: asyncio.AbstractEventLoop, step: Callable[..., None], *arguments: Any) -> None:
-    try:
-        loop.call_soon_threadsafe(step, *arguments)
-    except RuntimeError:
-        return  # the loop was closed: nobody waits there any more
-
-
-def _succeed(future: Future[R], result: R) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: Future[Any], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
+async def within(timeout_s: float, what: str, function: Callable[..., R], *arguments: Any) -> R:
+    """Run a function that blocks and takes a time-out last, and wait no longer than that even if it does."""
+    errand = Errand(function, *arguments, timeout_s)
+    if not await latch(errand, timeout_s + GIVE_UP_S):
+        raise ConnectionFailed(f"opening {what}: no answer within {timeout_s:.3g} s")
+    return errand.outcome()  # type: ignore[no-any-return]
 
 
 async def arrivals(

@@ -164,9 +164,7 @@ class AsyncClient(wait.Connecting):
         if self._closed is not None:
             raise self._closed
         if self._capabilities is None:
-            raise Closed(
-                "this client is not connected: await it, or use it in `async with`", code="not-connected"
-            )
+            raise Closed("this client is not connected yet: open it with `async with`", code="not-connected")
         wait.check_home(self._home)
 
     def _classify(self, error: BaseException, op: Op) -> UnimqError:

@@ -44,7 +44,7 @@ class AsyncReceiver:
         """Open the link now: what is sent after this returns is received."""
         self._client._check()
         if self._intake.link is None:
-            await wait.call(self._intake.start, timeout_s)
+            await wait.within(timeout_s, self._intake.what, self._intake.start)
 
     async def receive(self, max_messages: int = 1, timeout_s: float | None = None) -> list[Delivery]:
         """Up to `max_messages`, as soon as there is one; [] after `timeout_s` (None waits for ever). Raises `Closed`, what
@@ -130,7 +130,8 @@ class AsyncReceiver:
         lost = desk.take_lost() if desk is not None else []
         if lost:
             raise SettlementLost(
-                f"{len(lost)} settlements were lost with their link; the messages come again", deliveries=lost
+                f"{len(lost)} settlements were lost with their link; the messages may come again",
+                deliveries=lost,
             )
 
     async def close(self, timeout_s: float = 10.0) -> None:

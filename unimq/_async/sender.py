@@ -220,11 +220,12 @@ class AsyncSender:
         if self._closed:
             return
         self._closed = True
+        deadline = time.monotonic() + timeout_s
         try:
             await self.flush(timeout_s)
         finally:
             for line in (self._line, *self._delayed.values()):
-                await wait.call(self._client._close_line, line, timeout_s)
+                await wait.call(self._client._close_line, line, max(deadline - time.monotonic(), 0.0))
 
     async def _when_room(self, line: Line, item: Item, deadline: float) -> tuple[Pack, int]:
         while True:
@@ -255,7 +256,12 @@ class AsyncSender:
     async def _open(self, line: Line, message: Message | Any | None, deadline: float) -> None:
         """Open the line's link; its error is the message's too, where one is waiting for it."""
         try:
-            await wait.call(self._client._open_line, line, max(deadline - time.monotonic(), 0.001))
+            await wait.within(
+                max(deadline - time.monotonic(), 0.001),
+                f"the link to {line.target}",
+                self._client._open_line,
+                line,
+            )
         except UnimqError as error:
             if message is None:
                 raise

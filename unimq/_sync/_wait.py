@@ -13,14 +13,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, TypeAlias, TypeVar
 
+from .._errand import Errand
 from .._latch import Latch, Turnstile
 from ..delivery import Delivery
 from ..driver import ReceiverLink
-from ..errors import UnimqError
+from ..errors import ConnectionFailed, UnimqError
 from ..message import Receipt
 
 R = TypeVar("R")
 Promise: TypeAlias = Future[Receipt]
+GIVE_UP_S: Final = 0.1  # what raises in time by itself has the better text
 FOREVER_S: Final = 3600.0  # one turn of a receive without a time-out
 
 
@@ -82,6 +84,14 @@ def latch(latch: Latch, timeout_s: float | None) -> bool:
 def call(function: Callable[..., R], *arguments: Any) -> R:
     """Run a function that blocks: here."""
     return function(*arguments)
+
+
+def within(timeout_s: float, what: str, function: Callable[..., R], *arguments: Any) -> R:
+    """Run a function that blocks and takes a time-out last, and wait no longer than that even if it does."""
+    errand = Errand(function, *arguments, timeout_s)
+    if not latch(errand, timeout_s + GIVE_UP_S):
+        raise ConnectionFailed(f"opening {what}: no answer within {timeout_s:.3g} s")
+    return errand.outcome()  # type: ignore[no-any-return]
 
 
 def arrivals(

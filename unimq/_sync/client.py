@@ -165,7 +165,7 @@ class Client(wait.Connecting):
         if self._closed is not None:
             raise self._closed
         if self._capabilities is None:
-            raise Closed("this client is not connected: it, or use it in `with`", code="not-connected")
+            raise Closed("this client is not connected yet: open it with `with`", code="not-connected")
         wait.check_home(self._home)
 
     def _classify(self, error: BaseException, op: Op) -> UnimqError:

@@ -45,7 +45,7 @@ class Receiver:
         """Open the link now: what is sent after this returns is received."""
         self._client._check()
         if self._intake.link is None:
-            wait.call(self._intake.start, timeout_s)
+            wait.within(timeout_s, self._intake.what, self._intake.start)
 
     def receive(self, max_messages: int = 1, timeout_s: float | None = None) -> list[Delivery]:
         """Up to `max_messages`, as soon as there is one; [] after `timeout_s` (None waits for ever). Raises `Closed`, what
@@ -131,7 +131,8 @@ class Receiver:
         lost = desk.take_lost() if desk is not None else []
         if lost:
             raise SettlementLost(
-                f"{len(lost)} settlements were lost with their link; the messages come again", deliveries=lost
+                f"{len(lost)} settlements were lost with their link; the messages may come again",
+                deliveries=lost,
             )
 
     def close(self, timeout_s: float = 10.0) -> None:

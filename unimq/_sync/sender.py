@@ -221,11 +221,12 @@ class Sender:
         if self._closed:
             return
         self._closed = True
+        deadline = time.monotonic() + timeout_s
         try:
             self.flush(timeout_s)
         finally:
             for line in (self._line, *self._delayed.values()):
-                wait.call(self._client._close_line, line, timeout_s)
+                wait.call(self._client._close_line, line, max(deadline - time.monotonic(), 0.0))
 
     def _when_room(self, line: Line, item: Item, deadline: float) -> tuple[Pack, int]:
         while True:
@@ -256,7 +257,12 @@ class Sender:
     def _open(self, line: Line, message: Message | Any | None, deadline: float) -> None:
         """Open the line's link; its error is the message's too, where one is waiting for it."""
         try:
-            wait.call(self._client._open_line, line, max(deadline - time.monotonic(), 0.001))
+            wait.within(
+                max(deadline - time.monotonic(), 0.001),
+                f"the link to {line.target}",
+                self._client._open_line,
+                line,
+            )
         except UnimqError as error:
             if message is None:
                 raise

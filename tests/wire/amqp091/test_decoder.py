@@ -40,8 +40,7 @@ def code_of(data: bytes, made: Decoder | None = None) -> tuple[int, list[Event]]
     """The error's code (0: none) and what came before it."""
     before: list[Event] = []
     try:
-        for event in (made or decoder()).feed(data):
-            before.append(event)
+        before.extend((made or decoder()).feed(data))
     except WireError as error:
         return error.code, before
     return 0, before

@@ -74,6 +74,8 @@ class VHost(Exchanges):
         self.queues: dict[str, AmqpQueue] = {}
         self._owned: dict[Hashable, dict[str, AmqpQueue]] = {}
         self._reads: dict[Consumer, AmqpQueue] = {}
+        # routing key of amq.rabbitmq.reply-to.<token> → who is waiting for the answer
+        self.reply_to: dict[str, Callable[[Stored], None]] = {}
         self._undertaker = Undertaker(self)
 
     # -------------------------------------------------------------------------------------------------- queues
@@ -269,10 +271,13 @@ class VHost(Exchanges):
         return Routed(len(queues), refused_by > 0)
 
     def routed(self, sent: Publication, stored: Stored) -> Iterable[AmqpQueue]:
-        """The queues for it."""
+        """The queues for it. An answer to amq.rabbitmq.reply-to is handed over at once and has no queue."""
         if sent.exchange:
             names = self.route(sent.exchange, sent.routing_keys, sent.properties)
             return [self.queues[name] for name in names]
+        for key in sent.routing_keys:
+            if key in self.reply_to:
+                self.reply_to[key](stored)
         if len(sent.routing_keys) == 1:
             queue = self.queues.get(sent.routing_keys[0])
             return () if queue is None else (queue,)

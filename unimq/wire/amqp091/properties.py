@@ -62,7 +62,8 @@ class Properties:
     @property
     def values(self) -> Mapping[str, Any]:
         """What is set, by name, headers included."""
-        return {**self.fixed, "headers": self.headers} if self.raw[0] & 0x20 else self.fixed
+        fixed = self.fixed
+        return {**fixed, "headers": self.headers} if self.raw[0] & 0x20 else fixed
 
     def get(self, name: str) -> Any:
         """A property that is not the headers."""

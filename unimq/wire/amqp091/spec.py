@@ -1,6 +1,6 @@
 """The methods of AMQP 0-9-1, as a table.
 
-Source: the AMQP 0-9-1 specification (classes connection, channel, exchange, queue, basic, tx) and RabbitMQ's extensions
+Source: the AMQP 0-9-1 specification (classes connection, channel, exchange, queue, basic, tx) and access.request of 0-9, and RabbitMQ's extensions
 (connection.blocked, unblocked and update-secret, exchange.bind and unbind, basic.nack, confirm). The fields are those of the
 wire, in order; one with a leading underscore is reserved: written as zero, skipped when read. `+content` marks methods
 that are followed by a content header and body.
@@ -13,6 +13,7 @@ from typing import Final
 CLASSES: Final = {
     "connection": 10,
     "channel": 20,
+    "access": 30,
     "exchange": 40,
     "queue": 50,
     "basic": 60,
@@ -42,6 +43,8 @@ channel.flow              20  bit
 channel.flow-ok           21  bit
 channel.close             40  short shortstr short short
 channel.close-ok          41
+access.request            10  shortstr bit bit bit bit bit
+access.request-ok         11  short
 exchange.declare          10  _short shortstr shortstr bit bit bit bit bit table
 exchange.declare-ok       11
 exchange.delete           20  _short shortstr bit bit

@@ -145,6 +145,10 @@ class Channel:
             raise AmqpError(540, "active=false")
         self.say("channel.flow-ok", True)
 
+    def access(self, *_: object) -> None:
+        """A leftover of AMQP 0-9 that old clients still send; any ticket will do."""
+        self.say("access.request-ok", 1)
+
     def opened_again(self) -> None:
         raise AmqpError(504, "second 'channel.open' seen")
 
@@ -224,6 +228,7 @@ METHODS: Final[dict[str, Callable[..., None]]] = {
     "queue.unbind": topology.queue_unbind,
     "queue.purge": topology.queue_purge,
     "queue.delete": topology.queue_delete,
+    "access.request": Channel.access,
     "channel.open": Channel.opened_again,
     "channel.flow": Channel.flow,
     "channel.flow-ok": lambda _channel, _active: None,

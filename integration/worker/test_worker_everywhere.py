@@ -1,0 +1,91 @@
+"""The same worker on every real broker, nothing but the URL differs: retries, delays, dead letters, replay, stopping."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+import unimq
+from integration.sources import Broker
+from integration.worker.kit import Tally, running, until
+from unimq import Delivery, Message, Queue, Retry, Worker
+
+Name = Callable[[str], str]
+BROKERS = ("rabbitmq", "kafka", "artemis", "classic")
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(params=BROKERS)
+def url(request: pytest.FixtureRequest, real_broker: Callable[[str], Broker]) -> str:
+    return real_broker(request.param).url
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_retry_delay_dead_letter_and_replay(url: str, unique: Name, kind: str) -> None:
+    queue = Queue(unique("worker"))
+    tally = Tally()
+    worker = Worker(url, declare=[queue], drain_s=10)
+    mended = threading.Event()
+
+    def work(n: int, delivery: Delivery) -> None:
+        if n == 2 and delivery.attempt <= 2:
+            raise ConnectionError("passes")
+        if n == 3 and not mended.is_set():
+            raise ValueError("stays")
+        if n == 4:
+            raise KeyError("for good")
+        tally.add((n, delivery.attempt))
+
+    async def work_async(n: int, delivery: Delivery) -> None:
+        work(n, delivery)
+
+    policy = Retry(immediate=1, delayed_s=[0.5])
+    worker.handler(queue, concurrency=4, retry=policy, fatal=KeyError)(work if kind == "sync" else work_async)
+    with unimq.connect(url) as mq:
+        mq.declare(queue)
+        dead = mq.dead_letters(queue)
+        with running(worker) as run:
+            bodies = [Message(b"%d" % n, message_id=f"m{n}") for n in range(30)] + [Message(b"no number")]
+            mq.send_many(queue, bodies).raise_for_errors()
+            tally.wait(lambda counts: len(counts) >= 28, "all that can be handled")
+            until(lambda: len(dead.browse()) == 3, "three dead letters")
+        assert run.code == 0
+        assert tally.counts[2, 3] == 1, "handled at its third try, after a delay"
+        assert {n for n, _ in tally.counts} == set(range(30)) - {3, 4}
+        letters = {letter.body: letter for letter in dead.browse()}
+        assert {body: letter.reason for body, letter in letters.items()} == {
+            b"3": "exhausted", b"4": "fatal", b"no number": "undecodable",
+        }  # fmt: skip
+        assert letters[b"3"].attempts == 4 and letters[b"3"].error_type == "builtins.ValueError"
+        assert letters[b"3"].delivery.message_id == "m3"
+        mended.set()
+        assert dead.replay(where=lambda letter: letter.reason == "exhausted") == 1
+        with running(worker):
+            tally.wait(lambda counts: counts[3, 1] == 1, "the replayed one, begun anew")
+        until(lambda: len(dead.browse()) == 2, "the others stay")
+
+
+def test_a_stop_under_load_hands_back_what_was_not_begun(url: str, unique: Name) -> None:
+    queue = Queue(unique("stop"))
+    tally = Tally()
+    worker = Worker(url, declare=[queue], drain_s=10)
+
+    @worker.handler(queue, concurrency=4)
+    def slow(n: int) -> None:
+        threading.Event().wait(0.02)
+        tally.add(n)
+
+    with unimq.connect(url) as mq:
+        mq.declare(queue)
+        mq.send_many(queue, [Message(b"%d" % n) for n in range(300)]).raise_for_errors()
+        with running(worker) as first:
+            tally.wait(lambda counts: len(counts) >= 40, "some are handled")
+        assert first.code == 0
+        assert first.stop_took_s < 5
+        handled = len(tally.seen)
+        assert handled < 300
+        with running(worker):
+            tally.wait(lambda counts: len(counts) == 300, "the others, by the next one")
+    assert len(tally.seen) == 300, "a clean stop leaves no duplicates"
