@@ -123,6 +123,7 @@ def test_the_base_needs_two_packages_and_extras_are_what_the_design_says(metadat
         "otel",
         "prometheus",
         "testing",
+        "bench",
         "all",
         "dev",
     }

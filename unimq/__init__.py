@@ -6,10 +6,6 @@ Nothing is imported from a client library, and no thread, loop or socket is made
 import logging as _logging
 from typing import TYPE_CHECKING
 
-from ._async.client import AsyncClient
-from ._async.dead_letters import AsyncDeadLetters
-from ._async.receiver import AsyncReceiver
-from ._async.sender import AsyncPending, AsyncSender
 from ._connect import connect, connect_async
 from ._dead import DeadLetter
 from ._explain import Explanation, explain
@@ -54,6 +50,10 @@ from .stats import Health, Stats
 from .topology import TopologyReport
 
 if TYPE_CHECKING:
+    from ._async.client import AsyncClient
+    from ._async.dead_letters import AsyncDeadLetters
+    from ._async.receiver import AsyncReceiver
+    from ._async.sender import AsyncPending, AsyncSender
     from .worker import Worker
 
 __version__ = "0.1.0"
@@ -72,10 +72,22 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> object:
-    """`Worker` is imported when it is asked for: who only sends should not pay for it."""
-    if name == "Worker":
-        from .worker import Worker
+# Imported when they are asked for: who only sends should not pay for asyncio and the worker.
+_LATER = {
+    "AsyncClient": "_async.client",
+    "AsyncDeadLetters": "_async.dead_letters",
+    "AsyncPending": "_async.sender",
+    "AsyncReceiver": "_async.receiver",
+    "AsyncSender": "_async.sender",
+    "Worker": "worker",
+}
 
-        return Worker
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+    return found

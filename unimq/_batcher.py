@@ -187,10 +187,10 @@ class Batcher:
             if body is not None:
                 pack.bytes += len(body)
                 self._bytes += len(body)
-            if deadline < self._deadline_due:
-                self._watch(deadline)
             if not self._out or index + 1 >= self._max_batch:
                 self._feed()
+            if deadline < self._deadline_due:  # behind the send: the first one starts a thread
+                self._watch(deadline)
         return pack, index
 
     def add_many(self, items: Sequence[Item], deadline: float) -> tuple[Pack, int, int] | None:
@@ -225,10 +225,10 @@ class Batcher:
             pack.left += count
             pack.bytes += size
             self._bytes += size
-            if deadline < self._deadline_due:
-                self._watch(deadline)
             if not self._out or first + count >= self._max_batch:
                 self._feed()
+            if deadline < self._deadline_due:  # behind the send: the first one starts a thread
+                self._watch(deadline)
         return pack, first, count
 
     def flush_latches(self) -> list[Latch]:

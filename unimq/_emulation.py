@@ -10,7 +10,7 @@ Rules (§5.4)
 from __future__ import annotations
 
 import datetime as dt
-import secrets
+import os
 import traceback
 from collections.abc import Mapping
 from typing import Any, Final
@@ -34,7 +34,7 @@ def origin_id(delivery: Delivery) -> str:
     if isinstance(known, str) and known:
         return known
     position = meta.unimq.get(h.ORIGIN_POSITION) or meta.position
-    return f"at:{position}" if position is not None else secrets.token_hex(12)
+    return f"at:{position}" if position is not None else os.urandom(12).hex()
 
 
 def copy_id(delivery: Delivery) -> tuple[str, dict[str, HeaderValue]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -23,7 +23,7 @@ from .codec import Codecs
 from .errors import InvalidMessage, MessageTooLarge, Unsupported
 from .message import Message, Receipt, check
 
-_PREFIX: Final = secrets.token_hex(8)
+_PREFIX: Final = os.urandom(8).hex()
 _counter = itertools.count(1)
 
 

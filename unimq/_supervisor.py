@@ -21,8 +21,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import tenacity
-
 from ._latch import Turnstile
 from .driver import (
     Adapter,
@@ -49,13 +47,12 @@ if TYPE_CHECKING:
     from ._ticker import Ticker
 
 PAUSE_FIRST_S: Final = 0.05
-PAUSE_MAX_S: Final = 15.0
+PAUSE_MAX_S: Final = 5.0
 AUTH_RETRY_S: Final = 30.0
 OLD_CONNECTION_CLOSE_S: Final = 1.0
 EARLY_LOSSES_MAX: Final = 64
 DRIVE_TURN_S: Final = 0.02
 DRIVE_IDLE_S: Final = 0.5
-_PAUSES: Final = tenacity.wait_random_exponential(multiplier=PAUSE_FIRST_S * 2, max=PAUSE_MAX_S)
 _log = logging.getLogger("unimq.connection")
 
 
@@ -375,6 +372,8 @@ class Supervisor:
         self._connection = None
         if old is not None:
             self._close_quietly(old)
+        import tenacity  # only who loses a connection needs it
+
         retrying = tenacity.Retrying(
             wait=lambda state: self._pause_s(state.attempt_number, self.last_error),
             stop=tenacity.stop_when_event_set(self._stop),
@@ -449,9 +448,12 @@ class Supervisor:
     def _pause_s(self, failures: int, error: UnimqError | None) -> float:
         if isinstance(error, AuthenticationFailed):
             return AUTH_RETRY_S
+        import tenacity
+
+        pauses = tenacity.wait_random_exponential(multiplier=PAUSE_FIRST_S * 2, max=PAUSE_MAX_S)
         state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
         state.attempt_number = failures
-        return PAUSE_FIRST_S + float(_PAUSES(state))
+        return PAUSE_FIRST_S + float(pauses(state))
 
     def _close_quietly(self, connection: Connection) -> None:
         try:

@@ -8,11 +8,10 @@ Rules
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from .errors import DecodeError, InvalidMessage
 
@@ -59,17 +58,24 @@ def _json_default(value: Any) -> Any:
     raise NotImplementedError(f"a {type(value).__name__} is not JSON")
 
 
-_ENCODER = msgspec.json.Encoder(enc_hook=_json_default)
+@functools.cache
+def _encoder() -> Any:
+    import msgspec  # at the first object, not at import: who sends bytes does not pay for it
+
+    return msgspec.json.Encoder(enc_hook=_json_default)
 
 
 def _json_encode(value: Any) -> bytes:
-    return _ENCODER.encode(value)
+    encoded: bytes = _encoder().encode(value)
+    return encoded
 
 
 def _json_decode(body: bytes, kind: Any) -> Any:
     validate = getattr(kind, "model_validate_json", None)  # pydantic 2
     if callable(validate):
         return validate(body)
+    import msgspec
+
     return msgspec.json.decode(body, type=kind)
 
 

@@ -22,10 +22,9 @@ Rules for what is passed
 from __future__ import annotations
 
 import enum
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from .address import HeaderValue, Source, Target
 from .capabilities import Capabilities
@@ -37,12 +36,16 @@ from .stats import Stats
 from .topology import Declaration, TopologyReport
 from .url import Endpoint
 
+if TYPE_CHECKING:
+    import ssl
+
 __all__ = [
     "Ack", "Adapter", "Admin", "Batch", "BatchResult", "Blocked", "Cancelled", "ConnectOptions", "Connection", "Copy",
     "Credential", "DeadLetterOutcome", "Defer", "Delivery", "Done", "Driven", "Event", "Facts", "Failed", "Fault", "Flow",
     "FlowPaused", "Forget", "IN_HAND", "LockLostEvent", "LockRenewal", "Lost", "Metadata", "NATIVE", "Op", "Outcome",
     "Password", "Place", "Plan", "Prefetching", "ReceiverLink", "ReceiverOptions", "Release", "Restored", "Revoked", "Room",
-    "Scheduling", "Seekable", "SenderLink", "SenderOptions", "Sessions", "SettleResult", "Sink", "SupportsGetToken", "Token", "Unblocked",
+    "Scheduling", "Seekable", "SenderLink", "SenderOptions", "Sessions", "SettleResult", "Sink", "SupportsGetToken", "Token",
+    "Unblocked",
 ]  # fmt: skip
 
 R = TypeVar("R")
@@ -65,13 +68,13 @@ class Op(enum.Enum):
 
 
 # ---------------------------------------------------------------------------------------------------- credentials
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Password:
     user: str
     password: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Token:
     """`expires_at`: seconds since the epoch, None = it does not."""
 
@@ -88,7 +91,7 @@ class SupportsGetToken(Protocol):
     def get_token(self, *scopes: str, **options: Any) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ConnectOptions:
     """`native` goes to the client library and is validated by the adapter, before any I/O. `client_name` is for the
     broker's own lists of connections."""
@@ -122,7 +125,7 @@ class _How(enum.Enum):
 IN_HAND, NATIVE = _How.IN_HAND, _How.NATIVE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a connection found out about the broker and the places of one source; see `TopologyReport.facts`."""
 
@@ -134,7 +137,7 @@ class Facts:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Where the messages of one source (or target) go. Pure values; the core acts on them.
 
@@ -232,7 +235,7 @@ class Copy:
     delay_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SenderOptions:
     """`unroutable="error"`: a Topic without subscribers is a failure of the item. `declared_ids` False = no ids."""
 
@@ -245,7 +248,7 @@ class SenderOptions:
 
 
 # -------------------------------------------------------------------------------------------------------- receiving
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ReceiverOptions:
     """`mode`: consume | on_receive (settled when handed to the core) | browse (taken by nobody: closing leaves all as it
     was) | dead (as consume, on a dead-letter place) | deferred. `on_ready`: called from any thread, coalesced, when a link
@@ -269,12 +272,12 @@ class Ack:
     """Done with."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Release:
     """Back to the broker, for anybody, now."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeadLetterOutcome:
     """Native dead-lettering. `headers` are ours: set natively where the broker lets us, else at the end of the description as
     one line of JSON, and read back from there; never dropped."""
@@ -284,12 +287,12 @@ class DeadLetterOutcome:
     headers: Mapping[str, HeaderValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Defer:
     """Set aside, to be fetched by its position."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Forget:
     """Drop from the driver's books without a word to the broker (answers `Revoked`; a delivery that lies in no queue)."""
 
@@ -311,7 +314,7 @@ ALL_SETTLED = SettleResult()
 
 
 # ----------------------------------------------------------------------------------------------------------- events
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lost:
     """A link, or with None the connection and every link of it, is dead; its open batches and settlements complete."""
 
@@ -319,7 +322,7 @@ class Lost:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Restored:
     """The library reconnected by itself. `gap`: deliveries in hand before it are void."""
 
@@ -327,26 +330,26 @@ class Restored:
     gap: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Room:
     """A link whose `submit` accepted less than all has room again."""
 
     link: SenderLink
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Blocked:
     """The broker takes no more sends for now (an alarm, a limit)."""
 
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unblocked:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cancelled:
     """The broker ended the consumer (its queue was deleted, say) while the connection lives."""
 
@@ -354,7 +357,7 @@ class Cancelled:
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Revoked:
     """These are about to be somebody else's. The sink returns at once; the core settles or `Forget`s each."""
 
@@ -363,7 +366,7 @@ class Revoked:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LockLostEvent:
     """The locks of these are gone: settling them is of no use."""
 
@@ -371,7 +374,7 @@ class LockLostEvent:
     deliveries: Sequence[Delivery]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FlowPaused:
     """The link stopped fetching because too much is unsettled behind a gap."""
 

@@ -8,8 +8,7 @@ Rules
 from __future__ import annotations
 
 import threading
-from importlib.metadata import entry_points
-from typing import Final
+from typing import Any, Final
 
 from .driver import Adapter
 from .errors import AdapterMissing
@@ -18,6 +17,13 @@ GROUP: Final = "unimq.adapters"
 _by_hand: dict[str, Adapter] = {}
 _loaded: dict[str, Adapter] = {}
 _lock = threading.Lock()
+
+
+def entry_points(**which: str) -> Any:
+    """importlib's, imported at first use: it brings `email`, `zipfile` and more with it."""
+    from importlib.metadata import entry_points as found
+
+    return found(**which)
 
 
 def register(adapter: Adapter) -> None:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
+import pika.exceptions
+
 from unimq.address import Queue, Source, Subscription, Target, Topic
 from unimq.driver import (
     Blocked,
@@ -225,9 +227,15 @@ class RabbitConnection:
     def sender(self, target: Target | Place, options: SenderOptions) -> RabbitSender:
         route = route_of(target, options)
         loop = self._loop(publishing=True)
-        topology.must_exist(loop, route, OPERATION_TIMEOUT_S)
         link = RabbitSender(self, loop, route, options, self._sink)
-        link.open(OPERATION_TIMEOUT_S)
+        try:
+            link.open(OPERATION_TIMEOUT_S)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != 405:
+                raise
+            # in exclusive use by another connection: it is there, and takes messages (a requester's reply queue)
+            link = RabbitSender(self, loop, route, options, self._sink, ask=False)
+            link.open(OPERATION_TIMEOUT_S)
         self._links[link] = None
         return link
 

@@ -35,6 +35,10 @@ class Answer:
             self._error = error
             self._event.set()
 
+    @property
+    def over(self) -> bool:
+        return self._event.is_set()
+
     def wait(self, timeout_s: float, what: str) -> Any:
         if not self._event.wait(max(timeout_s, 0.0)):
             raise ConnectionFailed(f"{what}: no answer within {timeout_s:.3g} s")

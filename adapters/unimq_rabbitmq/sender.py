@@ -23,7 +23,7 @@ import pika.spec
 from unimq.driver import Batch, BatchResult, Copy, Done, Failed, Lost, Room, SenderOptions, Sink
 from unimq.errors import Closed, MessageTooLarge, SendTimeout
 
-from . import errors, fields, names, wire
+from . import errors, fields, names, topology, wire
 from .confirms import Open, spans
 from .loop import Loop
 from .publisher import Parcel, Publisher, Route
@@ -45,8 +45,16 @@ class RabbitSender:
     """See the module."""
 
     def __init__(
-        self, connection: RabbitConnection, loop: Loop, route: Route, options: SenderOptions, sink: Sink
+        self,
+        connection: RabbitConnection,
+        loop: Loop,
+        route: Route,
+        options: SenderOptions,
+        sink: Sink,
+        *,
+        ask: bool = True,
     ) -> None:
+        self._ask = ask  # whether its place is there
         self._connection = connection
         self._loop = loop
         self._options = options
@@ -77,21 +85,35 @@ class RabbitSender:
                 answer.fail(self._loop.error or Closed("the connection is closed"))
                 return
             channel = self._loop.connection.channel(on_open_callback=opened)
+            channel.unimq_asks = True
             channel.add_on_close_callback(closed)
             self._publisher.channel = channel
             self._publisher.number = channel.channel_number
 
         def opened(channel: Any) -> None:
             channel.add_on_return_callback(self._publisher.on_return)
-            channel.confirm_delivery(self._publisher.on_pika_confirm, callback=ready)
+            channel.confirm_delivery(
+                self._publisher.on_pika_confirm
+            )  # without a callback it asks for no answer
+            # The place must be there: asked on this very channel, behind the confirm.select, so it is one round trip for both.
+            # Passive: that needs no right to configure. What is not there closes the channel.
+            if not self._ask or (self.route.key or "").startswith(REPLY_TO):
+                ready(None)
+            elif self.route.key is None:
+                channel.exchange_declare(self.route.exchange, passive=True, callback=ready)
+            else:
+                channel.queue_declare(self.route.key, passive=True, callback=ready)
 
         def ready(_frame: Any) -> None:
             if self._loop.fast:
                 self._loop.connection.fast[self._publisher.number] = self._publisher
+            self._publisher.channel.unimq_asks = False  # from here on pika may warn of its end
             answer.set()
 
         def closed(_channel: Any, reason: BaseException) -> None:
-            answer.fail(reason)
+            if not answer.over:
+                self._closing = True  # nobody has this link yet: the answer tells it, not an event
+            answer.fail(topology.not_there(self.route, reason))
             self._channel_closed(reason)
 
         self._loop.on_end[self] = self._channel_closed

@@ -22,7 +22,6 @@ from unimq.topology import Declaration, TopologyReport
 from . import errors, names
 
 if TYPE_CHECKING:
-    from .loop import Loop
     from .publisher import Route
     from .questions import Channels
 
@@ -119,23 +118,16 @@ def _code(error: BaseException) -> int:
     return int(getattr(error, "reply_code", 0) or 0)
 
 
-def must_exist(loop: Loop, route: Route, timeout_s: float) -> None:
-    """A sender's place must be there. Passive: needs no right to configure."""
-    from .questions import Channels
-
-    if route.key is not None and route.key.startswith(names.DIRECT_REPLY):
-        return
-    with Channels(loop, timeout_s) as channels:
-        if route.key is None:
-            there = exchange_exists(channels, route.exchange)
-        else:
-            there = queue_depth(channels, route.key) is not None
-    if not there:
-        raise NotFound(
-            f"{route.text} is not there: RabbitMQ has no {'queue' if route.key is not None else 'exchange'} "
-            f"{route.key if route.key is not None else route.exchange!r}; mq.declare(...) makes it",
-            adapter=errors.ADAPTER,
-        )
+def not_there(route: Route, reason: BaseException) -> BaseException:
+    """Why a sender's channel was closed while it opened."""
+    if _code(reason) != 404:
+        return reason
+    return NotFound(
+        f"{route.text} is not there: RabbitMQ has no {'queue' if route.key is not None else 'exchange'} "
+        f"{route.key if route.key is not None else route.exchange!r}; mq.declare(...) makes it",
+        adapter=errors.ADAPTER,
+        cause=reason,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the work

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import unimq
+from integration.proofs_worker.victim import CRASHES
 from integration.sources import Broker
 from integration.worker.kit import Tally, running, until
 from unimq import Delivery, Message, Queue, Retry, Worker
 
 Name = Callable[[str], str]
+ROOT = Path(__file__).resolve().parents[2]
 BROKERS = ("rabbitmq", "kafka", "artemis", "classic")
 pytestmark = pytest.mark.timeout(120)
 
@@ -89,3 +97,53 @@ def test_a_stop_under_load_hands_back_what_was_not_begun(url: str, unique: Name)
         with running(worker):
             tally.wait(lambda counts: len(counts) == 300, "the others, by the next one")
     assert len(tally.seen) == 300, "a clean stop leaves no duplicates"
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "classic", "artemis"])
+def test_a_message_that_kills_its_process_dies_and_its_neighbours_do_not(
+    real_broker: Callable[[str], Broker], unique: Name, tmp_path: Path, name: str
+) -> None:
+    """First in a full prefetch; every process starts with an empty home. (No crash limit on the log yet.)"""
+    url, queue = real_broker(name).url, Queue(unique("crash"))
+    results = tmp_path / "handled"
+    results.touch()
+    deaths = 0
+    with unimq.connect(url) as mq:
+        mq.declare(queue)
+        kinds = {n: "killer" if n == 0 else "good" for n in range(40)}
+        mq.send_many(queue, [Message({"n": n, "kind": kind}) for n, kind in kinds.items()]).raise_for_errors()
+        dead = mq.dead_letters(queue)
+
+        def handled() -> set[int]:
+            return {int(line.split()[0]) for line in results.read_text().splitlines()}
+
+        while deaths < CRASHES + 2:
+            process = start_victim(url, queue.name, results, tmp_path)
+            try:
+                until(
+                    lambda p=process: p.poll() is not None or len(dead.browse()) == 1,
+                    "it dies, or its message",
+                    40,
+                )
+                if process.poll() is None:
+                    until(lambda: len(handled()) == 39, "the others are handled")
+                    process.send_signal(signal.SIGTERM)
+                    assert process.wait(20) == 0
+                    break
+                assert process.returncode == -signal.SIGKILL
+                deaths += 1
+            finally:
+                process.kill()
+                process.wait(10)
+        (letter,) = dead.browse()
+    assert deaths == CRASHES
+    assert letter.reason == "crashed" and b'"killer"' in (letter.body or b"")
+    assert handled() == set(range(1, 40))
+
+
+def start_victim(url: str, queue: str, results: Path, folder: Path) -> subprocess.Popen[bytes]:
+    home = Path(tempfile.mkdtemp(prefix="home-", dir=folder))
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'adapters'}"}
+    command = [sys.executable, "-m", "integration.proofs_worker.victim", url, queue, str(results)]
+    with (folder / "victims.log").open("ab") as log:
+        return subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log)

@@ -24,6 +24,8 @@ from unimq.url import parse
 Name = Callable[[str], str]
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(150)
+WARM = 1_000  # messages whose latency is not looked at: links open, prefetch widens
+NOISE_S = 0.02  # of a machine that does other things too
 
 
 def fill(mq: unimq.Client, queue: Queue, count: int) -> None:
@@ -165,16 +167,21 @@ def test_lines_cut_at_random_lose_nothing(rabbitmq: Broker, unique: Name) -> Non
 def test_one_poison_message_does_not_slow_the_others(
     rabbitmq: Broker, unique: Name, record_property: Callable[[str, object], None]
 ) -> None:
-    """10,000 good ones at half of what the worker can do, with and without one that is retried for 30 s and more."""
+    """10,000 good ones at half of what the worker can do, with and without one that is tried again for 30 s and more.
+    Three interleaved runs of each; the medians of the p99 are compared."""
     capacity = _rate(rabbitmq.url, unique("capacity"), 4_000)
-    p99: dict[str, float] = {}
-    for what in ("without", "with"):
-        p99[what] = _latency(rabbitmq.url, unique(f"poison-{what}"), capacity / 2, poison=what == "with")
-    print(
-        f"capacity {capacity:.0f}/s; p99 without {p99['without'] * 1e3:.1f} ms, with {p99['with'] * 1e3:.1f} ms"
-    )
-    record_property("p99", p99)
-    assert p99["with"] < p99["without"] * 1.5 + 0.05  # the machine's own noise
+    p99: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(3):
+        for poison in (False, True):
+            p99[poison].append(_latency(rabbitmq.url, unique("poison"), capacity / 2, poison=poison))
+    without, with_it = sorted(p99[False])[1], sorted(p99[True])[1]
+    print(f"capacity {capacity:.0f}/s; p99 without {_ms(p99[False])}, with {_ms(p99[True])}")
+    record_property("p99_ratio", with_it / without)
+    assert with_it < without * 1.5 + NOISE_S
+
+
+def _ms(seconds: list[float]) -> str:
+    return " ".join(f"{each * 1e3:.1f}" for each in seconds) + " ms"
 
 
 def _rate(url: str, name: str, count: int) -> float:
@@ -208,11 +215,11 @@ def _latency(url: str, name: str, rate: float, *, poison: bool, count: int = 10_
     with unimq.connect(url) as mq:
         mq.declare(queue)
         with running(worker), mq.sender(queue) as sender:
-            if poison:
-                mq.send(queue, b"poison")
             began = time.monotonic()
             for n in range(count):
                 body = b"%d" % n
+                if poison and n == WARM:
+                    sender.submit(b"poison")
                 ahead = began + n / rate - time.monotonic()
                 if ahead > 0.001:
                     threading.Event().wait(ahead)
@@ -220,4 +227,5 @@ def _latency(url: str, name: str, rate: float, *, poison: bool, count: int = 10_
                 sender.submit(body)
             sender.flush()
             tally.wait(lambda counts: len(counts) == count, "all are handled", 60)
-    return sorted(late)[int(count * 0.99)]
+    warm = sorted(late[WARM:])
+    return warm[int(len(warm) * 0.99)]

@@ -18,6 +18,7 @@ from unimq.testing import TestDelivery, _Desk
 from unimq.testing.running import run
 from unimq.worker import Verb, Worker
 from unimq.worker.guard import NARROW, SUSPECT, Guard, Look, crashes_of
+from unimq_memory.fields import MemoryDelivery
 
 A = Queue("a")
 
@@ -178,3 +179,39 @@ def test_ordered_suspects_wait_their_turn(unimq_url: str) -> None:
         assert firsts == sorted(firsts), "a key's messages are first seen in their order"
         assert finals == sorted(finals)
     assert outcomes.all[-1].verb is Verb.ACKED
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_link_that_cannot_change_its_prefetch_is_opened_anew(
+    unimq_url: str, monkeypatch: pytest.MonkeyPatch, counts: bool
+) -> None:
+    """The same promise by other means, and also where the broker does not count deliveries."""
+    monkeypatch.setattr("unimq.worker.lane.Prefetching", type("CanNot", (), {}))
+    if not counts:
+        read = MemoryDelivery._read
+
+        def uncounted(self: MemoryDelivery) -> Metadata:
+            meta = read(self)
+            meta.delivery_count = None
+            return meta
+
+        monkeypatch.setattr(MemoryDelivery, "_read", uncounted)
+    broker = find("memory").broker(unimq_url)
+    with unimq.connect(unimq_url) as mq:
+        mq.declare(A)
+        mq.send_many(A, [Message(b"%d" % n) for n in range(40)]).raise_for_errors()
+    calls: list[int] = []
+    lock = threading.Lock()
+    worker = Worker(unimq_url)
+
+    @worker.handler(A, concurrency=4, prefetch=20, retry=Retry(crashes=5))
+    def work(body: int) -> None:
+        with lock:
+            calls.append(body)
+        if body == 3:
+            broker.drop_connections()
+
+    outcomes = run(worker, timeout_s=30)
+    assert [(each.reason, each.delivery.body) for each in outcomes.dead] == [("crashed", b"3")]
+    assert calls.count(3) == 5
+    assert set(calls) == set(range(40))

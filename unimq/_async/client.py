@@ -14,13 +14,12 @@ import datetime as dt
 import itertools
 import os
 import random
-import ssl
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from .. import url
 from .._batcher import Batcher
@@ -53,6 +52,9 @@ from . import _wait as wait
 from .dead_letters import AsyncDeadLetters
 from .receiver import AsyncReceiver
 from .sender import AsyncSender
+
+if TYPE_CHECKING:
+    import ssl
 
 CACHED_SENDERS: Final = 64
 WINDOW: Final = 1_000

@@ -15,13 +15,12 @@ import datetime as dt
 import itertools
 import os
 import random
-import ssl
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from .. import url
 from .._batcher import Batcher
@@ -54,6 +53,9 @@ from . import _wait as wait
 from .dead_letters import DeadLetters
 from .receiver import Receiver
 from .sender import Sender
+
+if TYPE_CHECKING:
+    import ssl
 
 CACHED_SENDERS: Final = 64
 WINDOW: Final = 1_000

@@ -76,8 +76,8 @@ class Peer(asyncio.Protocol):
         self._session: Session | None = None
         self._transport: asyncio.Transport
         self._timers: set[asyncio.TimerHandle] = set()
-        self._paused = 0  # reasons for not reading: the session's, a full output
-        self._session_paused = False
+        self._paused: set[str] = set()  # reasons for not reading
+        self._turn_coming = False
         self.writable = True
         self.peer = ""
         self.certificate_name: str | None = None
@@ -122,11 +122,11 @@ class Peer(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.writable = False
-        self._pause(1)
+        self.pause_reading("output")
 
     def resume_writing(self) -> None:
         self.writable = True
-        self._pause(-1)
+        self.resume_reading("output")
         if self._session is not None:
             self._session.writable_again()
             self._broker.end_turn()
@@ -150,6 +150,16 @@ class Peer(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > OUTPUT_MAX_BYTES:
             _log.warning("%s does not read: cut with more than %d bytes waiting", self.peer, OUTPUT_MAX_BYTES)
             self.cut()
+        elif session.wants_turn and self.writable and not self._turn_coming:
+            self._turn_coming = True
+            self._broker.loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_coming = False
+        if self._session is not None and self.writable:
+            self._session.writable_again()
+            self._broker.touched[self] = None
+            self._broker.end_turn()
 
     def close(self) -> None:
         self.write_out()
@@ -158,23 +168,16 @@ class Peer(asyncio.Protocol):
     def cut(self) -> None:
         self._transport.abort()
 
-    def pause_reading(self) -> None:
-        if not self._session_paused:
-            self._session_paused = True
-            self._pause(1)
-
-    def resume_reading(self) -> None:
-        if self._session_paused:
-            self._session_paused = False
-            self._pause(-1)
-
-    def _pause(self, by: int) -> None:
-        before, self._paused = self._paused, self._paused + by
-        if self._transport.is_closing():
-            return
-        if before == 0 and self._paused:
+    def pause_reading(self, reason: str) -> None:
+        if not self._paused and not self._transport.is_closing():
             self._transport.pause_reading()
-        elif before and self._paused == 0:
+        self._paused.add(reason)
+
+    def resume_reading(self, reason: str) -> None:
+        if reason not in self._paused:
+            return
+        self._paused.remove(reason)
+        if not self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:

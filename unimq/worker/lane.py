@@ -5,6 +5,9 @@ Rules
   dead letter, `rejected`.
 - A suspect runs alone: what is in hand is finished first, nothing else begins before it is over. Where order does not
   count, further suspects go back by a copy that carries their count, so that they do not pay for it.
+- A link whose prefetch cannot be changed is closed and opened anew instead, when nothing is in hand: what it brought and nobody
+  began goes back by a copy first, so that the closing does not count against it.
+- Where the broker has no crash limit there is no guard: everything is fetched wide.
 - Fetching pauses while a suspect waits or runs, and while all handlers of the source are paused.
 - `over` may come from any thread; everything else is on the loop.
 """
@@ -54,6 +57,7 @@ class Lane:
         self._receiver: AsyncReceiver | None = None
         self._desk: Desk | None = None
         self._guard: Guard | None = None
+        self._retry = group.first.retry
         self._link: object = None
         self._prefetch = 0
         self._waiting: deque[Delivery] = deque()  # arrived, not looked at
@@ -70,28 +74,28 @@ class Lane:
         """Open the receiver and hire the crews. Raises what cannot work."""
         first = self.group.first
         retry = policy_for(self.group, self._client)
+        self._retry = retry
         wide = self.group.prefetch(locks=bool(self._client.capabilities.lock_renewal))
-        receiver = await self._open_receiver(retry, wide, narrow=True)
-        link = receiver._intake.link
-        if link is not None and not isinstance(link, Prefetching):
-            await receiver.close()  # it could not be widened again
-            receiver = await self._open_receiver(retry, wide, narrow=False)
-        self._receiver = receiver
-        desk = self._desk = receiver._intake.desk
-        assert desk is not None
+        guarded = bool(self._client.capabilities.crash_limit)
+        if not guarded:
+            _log.info(
+                "%s: no crash limit here: a message that kills its process comes again and again", self.source
+            )
+        receiver = await self._open_receiver(1 if guarded else wide)
+        desk = self._the_desk()
         if desk.plan.dead_write is None and first.dead_letter is not None:
             await receiver.close()
             raise Unsupported(
                 f"{self.source} has no dead-letter place here: name one (dead_letter=Queue(...)), or write dead_letter=None "
                 "to have dead messages dropped"
             )
-        self._prefetch = receiver._intake.wish.prefetch
         can_copy = desk.plan.replay is not None and not self.source.ordered
-        self._guard = Guard(limit=retry.crashes, wide=wide, can_copy=can_copy)
+        if guarded:
+            self._guard = Guard(limit=retry.crashes, wide=wide, can_copy=can_copy)
         for handler in self.group.handlers:
             post = Post(
                 handler,
-                desk=lambda: desk,
+                desk=self._the_desk,
                 over=self._over,
                 ledger=self._ledger,
                 client=self._client,
@@ -100,12 +104,16 @@ class Lane:
             )
             self.crews[handler] = crew(post, ordered=self.source.ordered, broken=self._broken)
 
-    async def _open_receiver(self, retry: object, wide: int, *, narrow: bool) -> AsyncReceiver:
+    def _the_desk(self) -> Desk:
+        assert self._desk is not None
+        return self._desk
+
+    async def _open_receiver(self, prefetch: int) -> AsyncReceiver:
         first = self.group.first
         receiver = self._client.receiver(
             self.source,
-            prefetch=1 if narrow else wide,
-            retry=retry,  # type: ignore[arg-type]
+            prefetch=prefetch,
+            retry=self._retry,
             dead_letter=first.dead_letter,
             lock_renewal_max_s=first.lock_renewal_max_s,
             on_settlement_lost=self._settlements_lost,
@@ -113,9 +121,25 @@ class Lane:
         try:
             await receiver.ready(self._client._open_timeout_s)
         except BaseException:
+            receiver._intake.stop()  # a link that still opens on its thread is closed again
             self._client._receivers.pop(receiver, None)
             raise
+        self._receiver, self._desk, self._prefetch = receiver, receiver._intake.desk, prefetch
         return receiver
+
+    async def _reopen(self, guard: Guard) -> None:
+        """With the prefetch that the guard wants, for a link that cannot change it. Nothing is in hand."""
+        assert self._receiver is not None
+        desk = self._the_desk()
+        for delivery in [*self._waiting, *self._aside]:
+            if desk.is_open(delivery) and not self.source.ordered:
+                self._copy_back(delivery, crashes_of(delivery))
+        self._waiting.clear()
+        self._aside.clear()
+        wanted = guard.prefetch
+        await self._receiver.close()
+        await self._open_receiver(wanted)
+        guard.prefetch = wanted
 
     def _settlements_lost(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
@@ -126,12 +150,15 @@ class Lane:
         self._task = asyncio.create_task(self._fetch(), name=f"unimq-fetch-{self.source}")
 
     async def _fetch(self) -> None:
-        receiver = self._receiver
-        assert receiver is not None
         try:
             while True:
                 await self._may_fetch.wait()
-                deliveries = await receiver.receive(max(self._prefetch, 1))
+                if self._reopens and self._guard is not None and not self._in_hand:
+                    await self._reopen(self._guard)
+                    self._pump()
+                    continue
+                assert self._receiver is not None
+                deliveries = await self._receiver.receive(max(self._prefetch, 1))
                 self._waiting.extend(deliveries)
                 self._pump()
         except Closed:
@@ -155,12 +182,15 @@ class Lane:
     # ------------------------------------------------------------------------------------------------ who gets it
     def _pump(self) -> None:
         """Give out what may begin now."""
-        guard, desk = self._guard, self._desk
-        assert guard is not None and desk is not None
-        while self._waiting and not self._alone:
+        guard, desk = self._guard, self._the_desk()
+        while self._waiting and not self._alone and not self._reopens:
             delivery = self._waiting[0]
             if not desk.is_open(delivery):
                 self._waiting.popleft()  # its link is gone: it comes again
+                continue
+            if guard is None:
+                self._waiting.popleft()
+                self._give(delivery)
                 continue
             if delivery.link is not self._link:
                 self._link = delivery.link
@@ -182,9 +212,12 @@ class Lane:
                 self._give(delivery)
             else:
                 self._put_away(delivery, look)
-        if self._aside and not self._in_hand and not self._alone:
+        if self._aside and not self._in_hand and not self._alone and not self._reopens:
             self._run_alone(desk)
-        if self._alone or self._aside or self._waiting or len(self._paused) == len(self.crews):
+        held = bool(self._alone or self._aside or self._waiting)
+        if self._reopens:
+            held = bool(self._in_hand)  # then `_fetch` opens it anew
+        if held or len(self._paused) == len(self.crews):
             self._may_fetch.clear()
         else:
             self._may_fetch.set()
@@ -212,8 +245,7 @@ class Lane:
             return
         text = f"it was in hand {count} times when its process or link died; no handler was called again"
         _log.error("%s: %r is dead: %s", self.source, delivery, text)
-        desk = self._desk
-        assert desk is not None
+        desk = self._the_desk()
         try:
             if desk.plan.dead_write is None:
                 desk.ack(delivery)
@@ -225,15 +257,12 @@ class Lane:
             self._write(Verb.LOST, delivery, "")
 
     def _copy_back(self, delivery: Delivery, count: int) -> None:
-        assert self._desk is not None
         try:
-            self._desk.copy_back(delivery, {h.CRASHES: count})
+            self._the_desk().copy_back(delivery, {h.CRASHES: count})
         except (LockLost, AlreadySettled):
             self._write(Verb.LOST, delivery, "")
 
     def _give(self, delivery: Delivery) -> None:
-        desk = self._desk
-        assert desk is not None
         try:
             handler = self.group.pick(delivery)
         except Exception as error:  # a predicate of the user's: as if the handler had failed
@@ -247,8 +276,7 @@ class Lane:
 
     def _not_matched(self, delivery: Delivery, error: Exception) -> None:
         """`match=` raised: its tries in hand are made here."""
-        desk = self._desk
-        assert desk is not None
+        desk = self._the_desk()
         _log.warning("%s: match= failed on %r: %s", self.source, delivery, error, exc_info=error)
         try:
             verb, reason = settle_failed(desk, delivery, error, has_dead=desk.plan.dead_write is not None)
@@ -260,8 +288,7 @@ class Lane:
             self._give(delivery)
 
     def _rejected(self, delivery: Delivery) -> None:
-        desk = self._desk
-        assert desk is not None
+        desk = self._the_desk()
         self._alone = False
         try:
             if desk.plan.dead_write is None:
@@ -284,7 +311,7 @@ class Lane:
     def _over(self, delivery: Delivery) -> None:
         """Any thread: a handler is done with it."""
         self._in_hand.pop(delivery, None)
-        if (self._alone or self._aside or self._waiting) and not self._loop.is_closed():
+        if (self._alone or self._aside or self._waiting or self._reopens) and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._after_one)
 
     def _after_one(self) -> None:
@@ -292,6 +319,15 @@ class Lane:
             self._alone = False
         if self._task is not None:
             self._pump()
+
+    @property
+    def _reopens(self) -> bool:
+        """Whether the link must be opened anew, for another prefetch than it has."""
+        guard, receiver = self._guard, self._receiver
+        if guard is None or receiver is None or guard.prefetch == self._prefetch:
+            return False
+        link = receiver._intake.link
+        return link is not None and not isinstance(link, Prefetching)
 
     def _set_prefetch(self, count: int) -> None:
         if count == self._prefetch:

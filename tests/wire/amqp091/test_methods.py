@@ -25,8 +25,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "table": TABLES,
 }
 METHODS = sorted(BY_NAME)
-# pika 1.4 lacks what its client never sees
-NOT_IN_PIKA: set[str] = set()
+PIKA_CANNOT = {"connection.update-secret"}  # its decode gives the fields other names than its encode
 
 
 def arguments(method: Method) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -44,16 +43,13 @@ SIMPLE = {"shortstr": "ab", "longstr": b"cd", "table": {"k": "v"}, "bit": True}
 @pytest.mark.parametrize("name", METHODS)
 def test_pika_reads_each_method_as_we_write_it(name: str) -> None:
     method = BY_NAME[name]
-    kind = pika_spec.methods.get(method.class_id << 16 | method.method_id)
-    if kind is None:
-        assert name in NOT_IN_PIKA
-        return
-    payload = method.encode(tuple(SIMPLE.get(kind, 1) for kind, reserved in method.fields if not reserved))[
-        4:
-    ]
-    read = kind.__new__(kind)
+    theirs = pika_spec.methods[method.class_id << 16 | method.method_id]
+    args = tuple(SIMPLE.get(kind, 1) for kind, reserved in method.fields if not reserved)
+    payload = method.encode(args)[4:]
+    read = theirs.__new__(theirs)
     read.decode(payload)
-    assert b"".join(read.encode()) == payload
+    if name not in PIKA_CANNOT:
+        assert b"".join(read.encode()) == payload
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -295,14 +295,15 @@ class Holding:
 
     def _expired_head(self, now: float) -> Entry | None:
         for shelf in self._all_shelves():
-            for head in shelf.heads():
-                if head.expires_at is not None and head.expires_at <= now:
-                    return head
+            head = shelf.head()
+            if head is not None and head.expires_at is not None and head.expires_at <= now:
+                return head
         return None
 
     def _head_expiry(self) -> float:
-        heads = chain.from_iterable(shelf.heads() for shelf in self._all_shelves())
-        return min((h.expires_at for h in heads if h.expires_at is not None), default=inf)
+        """Only what is next to be handed out, of all priorities, expires (rabbit_priority_queue:dropwhile)."""
+        heads = (shelf.head() for shelf in self._all_shelves())
+        return min((h.expires_at for h in heads if h is not None and h.expires_at is not None), default=inf)
 
     def _taken_from_shelf(self, entry: Entry) -> None:
         """`entry` has just left READY where it stood."""

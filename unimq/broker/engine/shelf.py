@@ -129,12 +129,13 @@ class Shelf:
         self._lanes[entry.priority].taken()
         self.count -= 1
 
-    def heads(self) -> Iterator[Entry]:
-        """The next entry of each priority, highest first."""
+    def head(self) -> Entry | None:
+        """What `pop` would take."""
         for priority in range(self._filled.bit_length() - 1, -1, -1):
             head = self._lanes[priority].head()
             if head is not None:
-                yield head
+                return head
+        return None
 
     def __iter__(self) -> Iterator[Entry]:
         for priority in range(self._filled.bit_length() - 1, -1, -1):

@@ -4,7 +4,9 @@ Rules
 - The server calls `receive` with what came, and writes what the session has put into `out` when it returns: one write a
   turn, however many frames. Who has something to say outside its own turn calls `line.flush_soon()`.
 - `line.writable` is false while the peer does not read: then nothing is delivered. `writable_again` follows.
-- `line.pause_reading()` stops the peer: used against whoever publishes when there is no room.
+- A session that has put much into `out` stops working, sets `wants_turn` and pauses reading: it is called (`writable_again`)
+  once that is written and the peer reads, and goes on. So a turn is bounded in what it says as well.
+- `line.pause_reading(reason)` stops the peer; each reason is lifted by itself.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ class Line(Protocol):
     def cut(self) -> None:
         """End now; what was not written is lost."""
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self, reason: str) -> None: ...
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self, reason: str) -> None: ...
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
         """In real time, whatever the broker's clock does. Answers with what cancels it; ends with the line."""
@@ -40,6 +42,7 @@ class Line(Protocol):
 
 class Session(Protocol):
     out: list[bytes]
+    wants_turn: bool
 
     def receive(self, data: bytes) -> None:
         """Never raises: what is wrong with `data` is answered in the protocol."""

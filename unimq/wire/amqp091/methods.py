@@ -115,7 +115,7 @@ def decode_field(kind: str, data: bytes, pos: int, end: int) -> tuple[Any, int]:
 
 def encode_field(kind: str, value: Any) -> bytes:
     if kind == "shortstr":
-        raw = value.encode("utf-8", "surrogateescape")
+        raw: bytes = value.encode("utf-8", "surrogateescape")
         if len(raw) > SHORTSTR_MAX_BYTES:
             raise ValueError(f"a short string has at most {SHORTSTR_MAX_BYTES} bytes, not {len(raw)}")
         return bytes((len(raw),)) + raw

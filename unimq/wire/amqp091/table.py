@@ -265,7 +265,7 @@ def encode_value(value: Any) -> bytes:
         return b"S" + _counted(value.encode())
     if kind is int:
         if _INT32_MIN <= value <= _INT32_MAX:
-            return b"I" + value.to_bytes(4, "big", signed=True)
+            return b"I" + int(value).to_bytes(4, "big", signed=True)
         return b"l" + int(value).to_bytes(8, "big", signed=True)
     if kind in _TYPE_OF:
         octet, packer = _TYPE_OF[kind]
@@ -289,7 +289,7 @@ def encode_value(value: Any) -> bytes:
 
 
 def _counted(raw: bytes) -> bytes:
-    return _LENGTH.pack(len(raw)) + raw
+    return bytes(_LENGTH.pack(len(raw))) + raw
 
 
 # ------------------------------------------------------------------------------------------------------- splicing

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unimq.broker.engine.errors import AmqpError
 from unimq.wire.amqp091.decoder import TOO_LARGE
-from unimq.wire.amqp091.encode import ack_frame, method_frame, nack_frame
+from unimq.wire.amqp091.encode import ack_frame, content_frames, method_frame, nack_frame
 from unimq.wire.amqp091.errors import WireError, reply_text
 from unimq.wire.amqp091.methods import BY_NAME
 
@@ -144,6 +144,11 @@ class Channel:
         if not active:
             raise AmqpError(540, "active=false")
         self.say("channel.flow-ok", True)
+
+    def say_content(self, properties: bytes, body: bytes) -> None:
+        frames = content_frames(self.number, properties, body, self.connection.frame_max)
+        self.out.append(frames)
+        self.connection.pending_bytes += len(frames)
 
     def access(self, *_: object) -> None:
         """A leftover of AMQP 0-9 that old clients still send; any ticket will do."""

@@ -22,13 +22,13 @@ Rules
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from unimq.broker.engine.errors import AmqpError
 from unimq.broker.engine.vhost import VHost
 from unimq.broker.faults import Rule
-from unimq.wire.amqp091.decoder import HEARTBEAT, PROTOCOL_HEADER, Decoder
+from unimq.wire.amqp091.decoder import HEARTBEAT, PROTOCOL_HEADER, Decoder, Event
 from unimq.wire.amqp091.encode import method_frame
 from unimq.wire.amqp091.errors import WireError, reply_text
 from unimq.wire.amqp091.limits import FRAME_MAX_BYTES, FRAME_MIN_BYTES
@@ -46,7 +46,7 @@ from .greeting import (
     password_fits,
     server_properties,
 )
-from .limits import CHANNEL_MAX, CLOSING_MAX_S, HANDSHAKE_MAX_S, HEARTBEAT_S
+from .limits import CHANNEL_MAX, CLOSING_MAX_S, HANDSHAKE_MAX_S, HEARTBEAT_S, PENDING_MAX_BYTES
 from .node import Node
 
 CLOSE_OK_FRAME: Final = method_frame(0, "connection.close-ok")
@@ -70,6 +70,10 @@ class Connection:
         self.channels: dict[int, Channel] = {}
         self.talked: dict[Channel, None] = {}  # channels with something held back until the flush
         self.blocked = False
+        self.pending_bytes = 0  # of contents in `out`
+        self.wants_turn = False
+        self._events: Iterator[Event] | None = None  # what was read and is not carried out yet
+        self._later: list[bytes] = []
         self._tail = b""
         self._heartbeat_s = 0
         self._heard_at = self._said_at = line.now()
@@ -79,30 +83,41 @@ class Connection:
     # -------------------------------------------------------------------------------------------------- the line
     def receive(self, data: bytes) -> None:
         self._heard_at = self.line.now()
-        if self.state == "closing":
+        if self._events is not None:  # a TLS layer may hand over a little more than was asked for
+            self._later.append(data)
+        elif self.state == "closing":
             self._await_close_ok(data)
-            return
+        else:
+            self._events = self.decoder.feed(data)
+            self._work()
+
+    def _work(self) -> None:
+        """Carry out what was read; stop half-way when much is waiting to be written."""
+        assert self._events is not None
         channels = self.channels
         faults = self.node.faults
         try:
-            for number, name, args in self.decoder.feed(data):
+            for number, name, args in self._events:
                 if faults.rules and (rule := faults.strike(name)) is not None:
                     self._suffer(rule, number, name, args)
-                    continue
-                channel = channels.get(number)
-                if channel is not None and self.state == "running":
-                    channel.receive(name, args)
                 else:
-                    self._method(number, name, args)
+                    channel = channels.get(number)
+                    if channel is not None and self.state == "running":
+                        channel.receive(name, args)
+                    else:
+                        self._method(number, name, args)
                 if self.state in ("closing", "closed"):
                     break
-        except WireError as error:
-            self._fail(error.code, error.text, error.class_id, error.method_id)
-        except AmqpError as error:
+                if self.pending_bytes > PENDING_MAX_BYTES:
+                    self.wants_turn = True
+                    self.line.pause_reading("pending")
+                    return
+        except (WireError, AmqpError) as error:
             self._fail(error.code, error.text, error.class_id, error.method_id)
         except Exception:  # a fault of ours must not take the other connections with it
             _log.exception("internal error on the connection of %s", self.line.peer)
-            self._fail(541, "internal error", 0, 0)
+            self._fail(541, "", 0, 0)
+        self._events = None
         self.node.look_at_alarm()
 
     def _suffer(self, rule: Rule, number: int, name: str, args: tuple[Any, ...]) -> None:
@@ -137,11 +152,22 @@ class Connection:
             for channel in self.talked:
                 channel.say_confirms()
             self.talked.clear()
-        self._said_at = self.line.now()
+        if self.out:
+            self._said_at = self.line.now()
+        self.pending_bytes = 0
 
     def writable_again(self) -> None:
+        self.wants_turn = False
+        if self._events is not None:
+            self._work()
+            while self._events is None and self._later and self.state != "closed":
+                self.receive(self._later.pop(0))
+            if self._events is not None:
+                return
+            self.line.resume_reading("pending")
         for channel in list(self.channels.values()):
             channel.look_for_more()
+        self.node.look_at_alarm()
 
     def lost(self) -> None:
         self.state = "closed"
@@ -365,7 +391,7 @@ class Connection:
         self.blocked = True
         if self.capabilities.get("connection.blocked") is True:
             self.out.append(method_frame(0, "connection.blocked", "low on memory"))
-        self.line.pause_reading()
+        self.line.pause_reading("blocked")
 
     def unblock(self) -> None:
         if not self.blocked:
@@ -374,7 +400,7 @@ class Connection:
         self._heard_at = self.line.now()
         if self.capabilities.get("connection.blocked") is True:
             self.say(method_frame(0, "connection.unblocked"))
-        self.line.resume_reading()
+        self.line.resume_reading("blocked")
 
 
 # (state, method on channel 0) → what happens. Whatever is not here is an error in that state.

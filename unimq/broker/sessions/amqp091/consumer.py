@@ -14,7 +14,7 @@ from unimq.broker.engine import Entry
 from unimq.broker.engine.amqpqueue import AmqpQueue
 from unimq.wire.amqp091.encode import deliver_frames
 
-from .limits import DELIVER_BATCH
+from .limits import DELIVER_BATCH, PENDING_MAX_BYTES
 from .unacked import Unacked
 
 if TYPE_CHECKING:
@@ -31,17 +31,25 @@ class Consumer:
         self.prefetch = prefetch
         self.unacked = 0
         self.ended = False
+        self._last_bytes = PENDING_MAX_BYTES + 1
 
     def room(self) -> int:
         channel = self.channel
-        if self.ended or not channel.connection.line.writable:
+        connection = channel.connection
+        if self.ended or not connection.line.writable:
             return 0
+        pending = connection.pending_bytes
+        if pending > PENDING_MAX_BYTES:
+            connection.wants_turn = True
+            return 0
+        # as many as fit, going by the size of the last one: a batch is looked at only once
+        room = min(DELIVER_BATCH, 1 + (PENDING_MAX_BYTES - pending) // self._last_bytes)
         if self.no_ack:
-            return DELIVER_BATCH
-        room = channel.room()
+            return room
+        room = min(room, channel.room())
         if self.prefetch:
             room = min(room, self.prefetch - self.unacked)
-        return min(room, DELIVER_BATCH) if room > 0 else 0
+        return max(room, 0)
 
     def deliver(self, queue: AmqpQueue, entries: Sequence[Entry]) -> None:
         channel = self.channel
@@ -52,21 +60,21 @@ class Consumer:
             if not self.no_ack:
                 channel.unacked[tag] = Unacked(tag, queue, entry, self)
                 self.unacked += 1
-            stored = entry.stored
             sent = queue.content(entry)
-            out.append(
-                deliver_frames(
-                    channel.number,
-                    self.tag,
-                    tag,
-                    entry.redelivered,
-                    sent.exchange,
-                    sent.routing_keys[0],
-                    sent.properties.raw,
-                    stored.body or b"",
-                    connection.frame_max,
-                )
+            frames = deliver_frames(
+                channel.number,
+                self.tag,
+                tag,
+                entry.redelivered,
+                sent.exchange,
+                sent.routing_keys[0],
+                sent.properties.raw,
+                entry.stored.body or b"",
+                connection.frame_max,
             )
+            out.append(frames)
+            self._last_bytes = len(frames)
+            connection.pending_bytes += self._last_bytes
         connection.line.flush_soon()
 
     def cancelled(self) -> None:

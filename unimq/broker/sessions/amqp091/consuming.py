@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unimq.broker.engine.errors import AmqpError
-from unimq.wire.amqp091.encode import content_frames
 
 from . import replies
 from .consumer import Consumer
@@ -87,9 +86,7 @@ def get(ch: Channel, queue: str, no_ack: bool) -> None:
         ch.unacked[ch.last_tag] = Unacked(ch.last_tag, handle, entry, None)
     sent = handle.content(entry, by_get=True)
     ch.say("basic.get-ok", ch.last_tag, entry.redelivered, sent.exchange, sent.routing_key, left)
-    ch.out.append(
-        content_frames(ch.number, sent.properties.raw, entry.stored.body or b"", ch.connection.frame_max)
-    )
+    ch.say_content(sent.properties.raw, entry.stored.body or b"")
 
 
 def qos(ch: Channel, prefetch_bytes: int, prefetch: int, whole_channel: bool) -> None:

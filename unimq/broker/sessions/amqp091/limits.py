@@ -12,6 +12,10 @@ CONSUMERS_PER_CONNECTION_MAX: Final = 100_000
 # Messages that one channel may have published in a transaction that is not committed; beyond it 506.
 TX_PUBLISHES_MAX: Final = 100_000
 TX_BYTES_MAX: Final = 256 * 1024 * 1024
+# What one turn may put into the output before it is written; then the session waits for its next turn.
+PENDING_MAX_BYTES: Final = 1024 * 1024
+# Replies (direct reply-to) waiting for one peer in one turn; beyond it they are lost, as with a peer that does not read.
+REPLIES_MAX_BYTES: Final = 64 * 1024 * 1024
 # Deliveries to one consumer before the line is looked at again: is the peer still reading?
 DELIVER_BATCH: Final = 64
 # Messages out without an acknowledgement on one channel without a prefetch; beyond it nothing is delivered on it.

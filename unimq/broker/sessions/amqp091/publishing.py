@@ -14,7 +14,6 @@ from unimq.broker.engine import Stored
 from unimq.broker.engine.errors import AmqpError
 from unimq.broker.engine.publication import prepared, publication, publication_of
 from unimq.broker.engine.vhost import Prepared
-from unimq.wire.amqp091.encode import content_frames
 
 from . import replies
 
@@ -63,7 +62,7 @@ def send(ch: Channel, ready: Prepared, mandatory: bool) -> bool:
 def give_back(ch: Channel, stored: Stored) -> None:
     sent = publication_of(stored)
     ch.say("basic.return", 312, "NO_ROUTE", sent.exchange, sent.routing_key)
-    ch.out.append(content_frames(ch.number, sent.properties.raw, stored.body or b"", ch.connection.frame_max))
+    ch.say_content(sent.properties.raw, stored.body or b"")
 
 
 def too_large(_ch: Channel, size: int, limit: int) -> None:

@@ -17,6 +17,8 @@ from unimq.broker.engine.errors import AmqpError
 from unimq.broker.engine.publication import Publication, publication_of
 from unimq.wire.amqp091.encode import deliver_frames
 
+from .limits import REPLIES_MAX_BYTES
+
 if TYPE_CHECKING:
     from .channel import Channel
 
@@ -62,20 +64,21 @@ def deliver(ch: Channel, stored: Stored) -> bool:
 def arrived(ch: Channel, stored: Stored) -> None:
     """A reply. Whoever does not read his replies loses them: nothing holds them meanwhile."""
     connection = ch.connection
-    if ch.reply_consumer is None or not connection.line.writable:
+    waiting = connection.pending_bytes > REPLIES_MAX_BYTES
+    if ch.reply_consumer is None or not connection.line.writable or waiting:
         return
     sent = publication_of(stored)
     ch.last_tag += 1
-    connection.say(
-        deliver_frames(
-            ch.number,
-            ch.reply_consumer,
-            ch.last_tag,
-            False,
-            sent.exchange,
-            sent.routing_key,
-            sent.properties.raw,
-            stored.body or b"",
-            connection.frame_max,
-        )
+    frames = deliver_frames(
+        ch.number,
+        ch.reply_consumer,
+        ch.last_tag,
+        False,
+        sent.exchange,
+        sent.routing_key,
+        sent.properties.raw,
+        stored.body or b"",
+        connection.frame_max,
     )
+    connection.pending_bytes += len(frames)
+    connection.say(frames)

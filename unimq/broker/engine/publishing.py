@@ -1,0 +1,89 @@
+"""Publishing in a virtual host: a message checked, routed, and put into its queues.
+
+Rules
+- Routing happens when it is published, also in a transaction: `Prepared` keeps the queues until the commit.
+- What the whole broker has no room for goes to none of its queues; what one queue refuses goes to the others all the same.
+- The default exchange knows every queue by its name, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from .amqpqueue import AmqpQueue
+from .broker import Engine
+from .errors import refused, resource
+from .message import Stored
+from .publication import Publication, publication_of
+from .routing import Exchanges
+
+
+class Prepared(msgspec.Struct, frozen=True, eq=False):
+    """Checked and routed; a transaction keeps it until its commit."""
+
+    stored: Stored
+    queues: tuple[AmqpQueue, ...]
+
+
+class Routed(msgspec.Struct, frozen=True):
+    """`routed` queues wanted it (0: unroutable); `refused`: at least one did not take it, so it is not confirmed."""
+
+    routed: int
+    refused: bool = False
+
+
+class Publishing(Exchanges):
+    def __init__(self, engine: Engine, name: str) -> None:
+        super().__init__(name)
+        self.engine = engine
+        self.queues: dict[str, AmqpQueue] = {}
+        # routing key of amq.rabbitmq.reply-to.<token> → who is waiting for the answer
+        self.reply_to: dict[str, Callable[[Stored], None]] = {}
+
+    def publish(self, exchange: str, routing_key: str, stored: Stored) -> Routed:
+        """404, 403; `stored` is what `prepared` made of a publication to that exchange under that key."""
+        return self.deliver(self.prepare(exchange, routing_key, stored))
+
+    def check_publish(self, exchange: str) -> None:
+        """404, 403. RabbitMQ looks at the exchange before it looks at the message."""
+        if exchange and self.exchange(exchange).internal:
+            raise refused(f"cannot publish to internal {resource('exchange', exchange, self.name)}")
+
+    def prepare(self, exchange: str, routing_key: str, stored: Stored) -> Prepared:
+        """Checked and routed; nothing has happened yet."""
+        self.check_publish(exchange)
+        sent = stored.meta
+        if not isinstance(sent, Publication):
+            sent = Publication(exchange, (routing_key,), publication_of(stored).properties)
+        return Prepared(stored, tuple(self.routed(sent, stored)))
+
+    def deliver(self, ready: Prepared) -> Routed:
+        """To all queues that were found and are still there. What does not fit into the broker goes to none."""
+        stored, queues = ready.stored, ready.queues
+        if not queues:
+            return Routed(0)
+        room = self.engine.budget
+        if not room.has_room(len(queues) * stored.size_bytes):
+            self.engine.tick()
+            if not room.has_room(len(queues) * stored.size_bytes):
+                return Routed(len(queues), True)
+        refused_by = 0
+        for queue in queues:
+            if not queue.core.closed and not queue.put(stored):
+                refused_by += 1
+        return Routed(len(queues), refused_by > 0)
+
+    def routed(self, sent: Publication, stored: Stored) -> Iterable[AmqpQueue]:
+        """The queues for it. An answer to amq.rabbitmq.reply-to is handed over at once and has no queue."""
+        if sent.exchange:
+            names = self.route(sent.exchange, sent.routing_keys, sent.properties)
+            return [self.queues[name] for name in names]
+        for key in sent.routing_keys:
+            if key in self.reply_to:
+                self.reply_to[key](stored)
+        if len(sent.routing_keys) == 1:
+            queue = self.queues.get(sent.routing_keys[0])
+            return () if queue is None else (queue,)
+        return [self.queues[key] for key in sorted(set(sent.routing_keys)) if key in self.queues]
