@@ -17,10 +17,8 @@ $(READY): pyproject.toml tools/venv.sh
 	@tools/venv.sh $(VENV)
 	@touch $@
 
-demo: $(READY)  ## the same program on memory:// and, where UNIMQ_URL is set, on that broker
-	UNIMQ_URL=memory://demo $(PY) examples/demo.py
-	@if [ -n "$$UNIMQ_URL" ]; then $(PY) examples/demo.py; \
-	else echo "UNIMQ_URL is not set: no other broker was tried (python -m integration.up rabbitmq -- make demo)"; fi
+demo: $(READY)  ## the same program on memory://, on the reference broker and, where UNIMQ_URL is set, on that broker
+	$(PY) examples/demo.py
 
 test: $(READY)  ## all tests that need no broker
 	$(PY) -m pytest -q -n $(PYTEST_JOBS) --dist loadfile $(ARGS)

@@ -1,6 +1,6 @@
 """The same program on every broker: declare, send, receive, settle, retry by hand, dead-letter.
 
-`make demo` runs it on memory://, and on the broker at UNIMQ_URL if there is one.
+`make demo` runs it on memory://, on the reference broker, and on the broker at UNIMQ_URL if there is one.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import sys
 import time
 
 import unimq
+import unimq.broker
 from unimq import Message, Queue, Retry, Subscription, Topic, Unsupported
 
 
@@ -73,7 +73,10 @@ def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    for broker in dict.fromkeys(["memory://demo", os.environ.get("UNIMQ_URL") or "memory://demo"]):
-        main(broker)
-    if not os.environ.get("UNIMQ_URL"):
-        print("Set UNIMQ_URL to see the same on a broker of yours.", file=sys.stderr)
+    main("memory://demo")
+    with unimq.broker.run(amqp=0) as embedded:
+        print("\nthe reference broker, over its real protocol:")
+        main(embedded.urls["amqp"])
+    if url := os.environ.get("UNIMQ_URL"):
+        print("\nUNIMQ_URL:")
+        main(url)

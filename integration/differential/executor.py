@@ -23,6 +23,7 @@ from pika.exceptions import (
     ChannelClosedByBroker,
     ChannelWrongStateError,
     ConnectionClosedByBroker,
+    DuplicateConsumerTag,
     NackError,
     UnroutableError,
 )
@@ -55,6 +56,7 @@ class Executor:
         self._events: dict[str, list[Any]] = {name: [] for name in CHANNELS}
         self._unacked: dict[str, list[int]] = {name: [] for name in CHANNELS}
         self._touched = 0.0
+        self._acted: str | None = None  # the channel of the operation at hand
         self._clean_from = time.monotonic()
 
     # ------------------------------------------------------------------------------------------------- programs
@@ -77,6 +79,7 @@ class Executor:
 
     def _step(self, op: Op) -> Any:
         letter = op["connection"] if "connection" in op else op["ch"][0] if "ch" in op else "a"
+        self._acted = op.get("ch")
         try:
             result = getattr(self, f"_{op['op']}")(op)
         except NackError:
@@ -90,14 +93,16 @@ class Executor:
                 ],
             ]
         except (ChannelClosed, ChannelWrongStateError) as error:
-            result = ["channel closed", self._reason(op.get("ch"), error)]
+            result = ["channel closed", self._reason(self._acted, error)]
         except AMQPConnectionError as error:
             result = ["connection closed", self._closed(letter, error)]
+        except DuplicateConsumerTag:
+            result = "the client itself refuses"
         events = self._settle(op)
         return [result, events]
 
     def _settle(self, op: Op) -> Any:
-        name = op.get("ch")
+        name = self._acted
         if name is not None and self._channels[name].is_open:
             try:
                 self._channels[name].flow(True)
@@ -411,32 +416,39 @@ class Executor:
     def _cancel(self, op: Op) -> Any:
         self._channels[op["ch"]].basic_cancel(op["tag"])
 
-    def _take(self, op: Op) -> Any:
-        held = self._unacked[op["ch"]]
-        if not held:
-            return None
-        at = op["which"] % len(held)
-        tag = held[at]
-        del held[0 if op.get("multiple") else at : at + 1]
-        return tag
+    def _taken(self, op: Op) -> tuple[Any, int] | None:
+        """A delivery that is not settled: of the operation's channel, or of the next that holds one."""
+        at = CHANNELS.index(op["ch"])
+        for name in (*CHANNELS[at:], *CHANNELS[:at]):
+            held = self._unacked[name]
+            if held:
+                which = op["which"] % len(held)
+                tag = held[which]
+                del held[0 if op.get("multiple") else which : which + 1]
+                self._acted = name
+                return self._channels[name], tag
+        return None
 
     def _ack(self, op: Op) -> Any:
-        tag = self._take(op)
-        if tag is None:
+        taken = self._taken(op)
+        if taken is None:
             return "nothing to settle"
-        return self._channels[op["ch"]].basic_ack(tag, multiple=op["multiple"])
+        taken[0].basic_ack(taken[1], multiple=op["multiple"])
+        return taken[1]
 
     def _nack(self, op: Op) -> Any:
-        tag = self._take(op)
-        if tag is None:
+        taken = self._taken(op)
+        if taken is None:
             return "nothing to settle"
-        return self._channels[op["ch"]].basic_nack(tag, multiple=op["multiple"], requeue=op["requeue"])
+        taken[0].basic_nack(taken[1], multiple=op["multiple"], requeue=op["requeue"])
+        return taken[1]
 
     def _reject(self, op: Op) -> Any:
-        tag = self._take(op)
-        if tag is None:
+        taken = self._taken(op)
+        if taken is None:
             return "nothing to settle"
-        return self._channels[op["ch"]].basic_reject(tag, requeue=op["requeue"])
+        taken[0].basic_reject(taken[1], requeue=op["requeue"])
+        return taken[1]
 
     def _settle_unknown(self, op: Op) -> Any:
         getattr(self._channels[op["ch"]], f"basic_{op['verb']}")(777)

@@ -34,6 +34,7 @@ class Making:
     random: Random
     quorum: bool
     short: bool
+    rude: bool  # also says what no broker takes
     ops: list[Op] = field(default_factory=list)
     queues: dict[str, Op] = field(default_factory=dict)
     exchanges: dict[str, Op] = field(default_factory=dict)
@@ -48,14 +49,17 @@ class Making:
     def often(self, share: float) -> bool:
         return self.random.random() < share
 
+    def wrong(self, share: float) -> bool:
+        return self.rude and self.often(share)
+
     def queue(self) -> str:
         """One that should be there, mostly."""
-        return str(self.pick(self.queues)) if self.queues and not self.often(0.04) else str(self.pick(QUEUES))
+        return str(self.pick(QUEUES if not self.queues or self.wrong(0.06) else self.queues))
 
     def exchange(self) -> str:
-        if self.exchanges and not self.often(0.04):
-            return str(self.pick(self.exchanges))
-        return str(self.pick((*EXCHANGES, "amq.topic", "amq.fanout", "amq.headers")))
+        if self.often(0.12):
+            return str(self.pick(("amq.topic", "amq.fanout", "amq.headers")))
+        return str(self.pick(EXCHANGES if not self.exchanges or self.wrong(0.06) else self.exchanges))
 
     def channel(self) -> str:
         return str(self.pick(CHANNELS))
@@ -63,10 +67,14 @@ class Making:
 
 def program(seed: int, steps: int) -> list[Op]:
     random = Random(seed)
-    making = Making(random, quorum=random.random() < 0.25, short=random.random() < 0.3)
-    for _ in range(2):
+    making = Making(
+        random, quorum=random.random() < 0.25, short=random.random() < 0.3, rude=random.random() < 0.35
+    )
+    for _ in range(3):
         making.ops.append(declare_queue(making))
     making.ops.append(declare_exchange(making))
+    making.ops.append(bind_queue(making))
+    making.since_wait = len(making.ops)
     while len(making.ops) < steps:
         if making.short and making.since_wait >= OPS_BETWEEN_WAITS:
             making.ops.append({"op": "wait"})
@@ -90,11 +98,11 @@ def declare_queue(m: Making) -> Op:
         "ch": m.channel(),
         "queue": name,
         "durable": m.often(0.5),
-        "exclusive": m.often(0.08),
-        "auto_delete": m.often(0.1),
+        "exclusive": m.often(0.03),
+        "auto_delete": m.often(0.08),
         "arguments": _arguments(m),
     }
-    if op["arguments"].get("x-queue-type") == "quorum" and not m.often(0.05):
+    if op["arguments"].get("x-queue-type") == "quorum" and not m.wrong(0.1):
         op |= {"durable": True, "exclusive": False, "auto_delete": False}
     if name in m.queues and m.often(0.5):
         op = {**m.queues[name], "ch": m.channel()}  # the same again
@@ -137,7 +145,7 @@ def _arguments(m: Making) -> Op:
         found["x-message-ttl"] = SHORT_MS
     if m.short and m.often(0.15):
         found["x-expires"] = SHORT_MS
-    if m.often(0.06):
+    if m.wrong(0.15):
         found |= m.pick(BAD_ARGUMENTS)
     if m.often(0.05):
         found["x-unknown"] = "anything"
@@ -220,10 +228,12 @@ def purge(m: Making) -> Op:
 
 
 def declare_exchange(m: Making) -> Op:
-    name = m.pick([e for e in EXCHANGES if e not in m.exchanges] or (*EXCHANGES, "amq.mine", ""))
+    name = m.pick([e for e in EXCHANGES if e not in m.exchanges] or EXCHANGES)
+    if m.wrong(0.1):
+        name = m.pick(("amq.mine", ""))
     arguments: Op = {}
     if m.often(0.25):
-        arguments["alternate-exchange"] = m.pick((*EXCHANGES, "amq.fanout", 5))
+        arguments["alternate-exchange"] = 5 if m.wrong(0.2) else m.pick((*EXCHANGES, "amq.fanout"))
     op: Op = {
         "op": "declare_exchange",
         "ch": m.channel(),
@@ -231,10 +241,10 @@ def declare_exchange(m: Making) -> Op:
         "kind": m.pick(("direct", "fanout", "topic", "topic", "headers", "headers")),
         "durable": m.often(0.5),
         "auto_delete": m.often(0.15),
-        "internal": m.often(0.06),
+        "internal": m.often(0.04),
         "arguments": arguments,
     }
-    if name in m.exchanges and m.often(0.5):
+    if name in m.exchanges and not m.wrong(0.5):
         op = {**m.exchanges[name], "ch": m.channel()}
     if name in EXCHANGES:
         m.exchanges.setdefault(name, op)
@@ -242,11 +252,13 @@ def declare_exchange(m: Making) -> Op:
 
 
 def check_exchange(m: Making) -> Op:
-    return {"op": "check_exchange", "ch": m.channel(), "exchange": m.pick((m.exchange(), "amq.match", ""))}
+    return {"op": "check_exchange", "ch": m.channel(), "exchange": "" if m.wrong(0.1) else m.exchange()}
 
 
 def delete_exchange(m: Making) -> Op:
-    name = m.pick((m.exchange(), m.exchange(), "amq.direct", ""))
+    name = m.pick(("amq.direct", "")) if m.wrong(0.2) else m.exchange()
+    if name.startswith("amq.") and not m.rude:
+        name = m.pick(EXCHANGES)
     unused = m.often(0.5)
     if not unused:
         m.exchanges.pop(name, None)
@@ -259,12 +271,14 @@ def _binding(m: Making, exchange: str) -> Op:
         return {"key": m.pick(PATTERNS if kind == "topic" else KEYS), "arguments": {}}
     arguments: Op = {h: m.pick((1, 2, "x", True, None)) for h in ("h", "i", "x-j") if m.often(0.5)}
     if m.often(0.8):
-        arguments["x-match"] = m.pick(("all", "any", "all-with-x", "any-with-x") * 3 + ("some", 5))
+        arguments["x-match"] = m.pick(
+            ("some", 5) if m.wrong(0.2) else ("all", "any", "all-with-x", "any-with-x")
+        )
     return {"key": m.pick(("", "k")), "arguments": arguments}
 
 
 def bind_queue(m: Making) -> Op:
-    exchange = m.pick((m.exchange(), m.exchange(), m.exchange(), m.exchange(), ""))
+    exchange = "" if m.wrong(0.05) else m.exchange()
     return {
         "op": "bind_queue",
         "ch": m.channel(),
@@ -309,26 +323,28 @@ def publish(m: Making) -> Op:
         properties["delivery_mode"] = m.pick((1, 2))
     if m.often(0.12):
         properties["expiration"] = m.pick(
-            ("0",) * 4 + (str(LONG_MS),) * 3 + (str(SHORT_MS),) * (4 if m.short else 0) + ("abc", "-1", "5x")
+            ("abc", "-1", "5x")
+            if m.wrong(0.3)
+            else ("0",) * 4 + (str(LONG_MS),) * 2 + (str(SHORT_MS),) * (4 if m.short else 0)
         )
     elif m.short and m.often(0.3):
         properties["expiration"] = str(SHORT_MS)
     if m.often(0.4):
         headers: Op = {h: m.pick((1, 2, "x", True)) for h in ("h", "i", "x-j") if m.often(0.5)}
         if m.often(0.2):
-            headers["CC"] = m.pick((["q1"], ["k", "q2"], "q1"))
+            headers["CC"] = "q1" if m.wrong(0.2) else m.pick((["q1"], ["k", "q2"], ["q0", "q1", "q0"]))
         if m.often(0.15):
             headers["BCC"] = m.pick((["q2"], ["q0", "a.b"]))
-        if m.often(0.05):
+        if m.often(0.08):
             headers["x-death"] = m.pick(
                 ("nonsense", [{"queue": "q0", "reason": "expired", "count": 3}], [{"queue": "q1"}])
             )
         properties["headers"] = headers
     if m.often(0.05):
-        properties["user_id"] = m.pick(("guest", "somebody"))
+        properties["user_id"] = "somebody" if m.wrong(0.5) else "guest"
     if m.often(0.15):
         properties |= {"content_type": "text/plain", "message_id": f"id{m.made}", "type": "t", "app_id": "a"}
-    if m.often(0.6):
+    if m.often(0.65):
         exchange, key = "", m.queue()
     else:
         exchange, key = m.exchange(), m.pick(KEYS)
@@ -363,19 +379,19 @@ def get(m: Making) -> Op:
 
 def consume(m: Making) -> Op:
     channel = m.channel()
-    tag = f"t{len(m.tags)}" if not m.tags or not m.often(0.05) else m.tags[-1][1]
+    tag = m.tags[-1][1] if m.tags and m.wrong(0.1) else f"t{len(m.tags)}"
     m.tags.append((channel, tag))
     m.holders.append(channel)
     arguments: Op = {}
     if m.often(0.25):
-        arguments["x-priority"] = m.pick((-1, 1, 1, 5, 5, "high"))
+        arguments["x-priority"] = "high" if m.wrong(0.15) else m.pick((-1, 1, 5))
     return {
         "op": "consume",
         "ch": channel,
         "queue": m.queue(),
         "tag": tag,
-        "no_ack": m.often(0.2),
-        "exclusive": m.often(0.12),
+        "no_ack": m.often(0.15),
+        "exclusive": m.often(0.06),
         "prefetch": m.pick((0, 1, 1, 2, 3)),
         "arguments": arguments,
     }
@@ -436,31 +452,31 @@ def wait(m: Making) -> Op | None:
 
 # name → how often, and how one is made
 OPERATIONS: Final[dict[str, tuple[float, Callable[[Making], Op | None]]]] = {
-    "declare_queue": (5, declare_queue),
+    "declare_queue": (4, declare_queue),
     "check_queue": (2, check_queue),
-    "declare_otherwise": (1.5, declare_otherwise),
-    "delete_queue": (2, delete_queue),
-    "purge": (1.2, purge),
-    "declare_exchange": (3, declare_exchange),
-    "check_exchange": (1, check_exchange),
-    "delete_exchange": (1.2, delete_exchange),
-    "bind_queue": (6, bind_queue),
-    "unbind_queue": (1.5, unbind_queue),
-    "bind_exchange": (2, bind_exchange),
-    "unbind_exchange": (1.2, unbind_exchange),
-    "publish": (22, publish),
+    "declare_otherwise": (0.5, declare_otherwise),
+    "delete_queue": (1, delete_queue),
+    "purge": (0.8, purge),
+    "declare_exchange": (2, declare_exchange),
+    "check_exchange": (0.6, check_exchange),
+    "delete_exchange": (0.7, delete_exchange),
+    "bind_queue": (5, bind_queue),
+    "unbind_queue": (1, unbind_queue),
+    "bind_exchange": (1.5, bind_exchange),
+    "unbind_exchange": (0.7, unbind_exchange),
+    "publish": (26, publish),
     "transaction": (2, transaction),
     "get": (9, get),
     "consume": (6, consume),
-    "cancel": (1.5, cancel),
+    "cancel": (1.2, cancel),
     "ack": (4, ack),
-    "nack": (5, nack),
-    "reject": (4, reject),
-    "settle_unknown": (0.8, settle_unknown),
+    "nack": (7, nack),
+    "reject": (6, reject),
+    "settle_unknown": (0.5, settle_unknown),
     "recover": (1.2, recover),
-    "qos": (1.2, qos),
-    "close_channel": (1.5, close_channel),
+    "qos": (0.8, qos),
+    "close_channel": (1.2, close_channel),
     "cut": (1.2, cut),
-    "close_connection": (0.8, close_connection),
+    "close_connection": (0.6, close_connection),
     "wait": (0, wait),
 }

@@ -32,11 +32,13 @@ def harness() -> Iterator[Harness]:
 
         yield Harness(
             url=url,
+            clock=running.clock,
+            quiet_s=0.2,
             proxy=through_proxy(url, 5672),
             foreign_send=foreign_send,
             foreign_receive=foreign_receive,
             bad_login_url=url.replace("guest:guest@", "guest:wrong-marked-password@"),
-            cycles=20,
+            cycles=5,
         )
 
 

@@ -12,6 +12,10 @@ import sys
 
 def main() -> None:
     """The entry point `unimq`."""
+    if sys.argv[1:2] == ["broker"]:  # works without the extra
+        from ..broker.command import main as broker
+
+        sys.exit(broker(sys.argv[2:]))
     try:
         from .app import app
     except ImportError as error:

@@ -192,21 +192,6 @@ def purge(address: Where, url: Url = None, yes: Yes = False) -> None:
 
 
 @app.command()
-def dead(address: Where, url: Url = None, limit: int = 20, as_json: Json = False) -> None:
-    """Look at the dead letters of a source."""
-    with client(url) as mq:
-        letters = mq.dead_letters(_source(address)).browse(limit)
-    for letter in letters:
-        why = {
-            "reason": letter.reason,
-            "description": letter.description,
-            "attempts": letter.attempts,
-            "place": letter.place,
-        }
-        _print({**why, "died_at": str(letter.died_at or ""), **_shown(letter.delivery)}, as_json)
-
-
-@app.command()
 def explain(
     address: Annotated[str | None, typer.Argument(metavar="[ADDRESS]")] = None,
     url: Url = None,

@@ -279,7 +279,7 @@ class Lane:
         desk = self._the_desk()
         _log.warning("%s: match= failed on %r: %s", self.source, delivery, error, exc_info=error)
         try:
-            verb, reason = settle_failed(desk, delivery, error, has_dead=desk.plan.dead_write is not None)
+            verb, reason = settle_failed(desk, delivery, error)
         except (LockLost, AlreadySettled):
             verb, reason = Verb.LOST, ""
         self._write(verb, delivery, reason)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import retry
@@ -250,13 +250,7 @@ class Post:
             error,
             exc_info=error,
         )
-        return self.judge(delivery, error)
-
-    def judge(self, delivery: Delivery, error: Exception) -> tuple[Verb, str]:
-        desk, wish = self._desk(), self._wish
-        return settle_failed(
-            desk, delivery, error, fatal=wish.fatal, retry_on=wish.retry_on, has_dead=_has_dead(desk)
-        )
+        return settle_failed(desk, delivery, error, fatal=self._wish.fatal, retry_on=self._wish.retry_on)
 
     def _write(
         self,
@@ -278,15 +272,14 @@ def settle_failed(
     *,
     fatal: tuple[type[Exception], ...] = (),
     retry_on: tuple[type[Exception], ...] = (Exception,),
-    has_dead: bool = True,
 ) -> tuple[Verb, str]:
     """Apply the policy, and what `dead_letter=None` means: a message that would be dead is dropped, loudly."""
     try:
         decision = desk.failed(delivery, error, fatal=fatal, retry_on=retry_on, hold=True)
     except Unsupported as refused:
         if isinstance(error, retry.RetryLater):  # a delay that this source has no place for: like any failure
-            return settle_failed(desk, delivery, refused, has_dead=has_dead)
-        if has_dead:
+            return settle_failed(desk, delivery, refused)
+        if desk.plan.dead_write is not None:
             raise
         desk.ack(delivery)
         _log.error("%r is dropped: it failed for good, and dead_letter=None was written: %s", delivery, error)
@@ -298,12 +291,8 @@ def settle_failed(
     return Verb.DEAD, decision.reason
 
 
-def _has_dead(desk: Desk) -> bool:
-    return desk.plan.dead_write is not None
-
-
 async def _awaited(result: Any) -> Any:
-    return await result if isinstance(result, Awaitable) or inspect.isawaitable(result) else result
+    return await result if inspect.isawaitable(result) else result
 
 
 def _message(result: Any) -> Message:
