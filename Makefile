@@ -7,7 +7,7 @@ READY := $(VENV)/.ready-for-unimq
 PYTEST_JOBS ?= 2
 ARGS ?=
 
-.PHONY: help demo test check conformance integration bench docs generate clean
+.PHONY: help demo test check proofs conformance integration bench docs generate clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -20,8 +20,11 @@ $(READY): pyproject.toml tools/venv.sh
 demo: $(READY)  ## the same program on memory://, on the reference broker and, where UNIMQ_URL is set, on that broker
 	$(PY) examples/demo.py
 
-test: $(READY)  ## all tests that need no broker
-	$(PY) -m pytest -q -n $(PYTEST_JOBS) --dist loadfile $(ARGS)
+test: $(READY)  ## all tests that need no broker; the slower proofs in their short form
+	UNIMQ_SHORT=1 $(PY) -m pytest -q -n $(PYTEST_JOBS) --dist worksteal $(ARGS)
+
+proofs: $(READY)  ## the slower proofs in full: byte sweep, half-open, crowd, cycles, secrets; a RabbitMQ by URL or native
+	$(PY) -m pytest -q tests/proofs integration/proofs $(ARGS)
 
 check: $(READY)  ## ruff, mypy strict, generated files, tidy
 	$(PY) -m ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue as queues
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -16,6 +17,9 @@ from unimq import Queue
 from unimq.testing.conformance import Harness, Line, conformance_tests
 from unimq.testing.proxy import FaultProxy
 from unimq_activemq import names
+
+if os.environ.get("UNIMQ_SHORT"):
+    pytest.skip("UNIMQ_SHORT: the named behaviours run in integration/conformance", allow_module_level=True)
 
 KNOWN = {97: "over STOMP nobody can ask what exists; both brokers create at first use"}
 

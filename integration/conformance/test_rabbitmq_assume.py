@@ -10,6 +10,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,4 +62,7 @@ def harness(rabbitmq: Broker) -> Iterator[Harness]:
         )
 
 
-test_conformance = conformance_tests({case.behaviour.number for case in cases()} - LEFT_OUT.keys())
+test_conformance = conformance_tests(
+    {case.behaviour.number for case in cases()} - LEFT_OUT.keys(),
+    worlds=["sync"] if os.environ.get("UNIMQ_SHORT") else ["async", "sync"],
+)

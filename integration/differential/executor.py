@@ -82,16 +82,6 @@ class Executor:
         self._acted = op.get("ch")
         try:
             result = getattr(self, f"_{op['op']}")(op)
-        except NackError:
-            result = "nacked"
-        except UnroutableError as error:
-            result = [
-                "returned",
-                [
-                    self._message(m.method.exchange, m.method.routing_key, m.properties, m.body)
-                    for m in error.messages
-                ],
-            ]
         except (ChannelClosed, ChannelWrongStateError) as error:
             result = ["channel closed", self._reason(self._acted, error)]
         except AMQPConnectionError as error:
@@ -346,7 +336,22 @@ class Executor:
         )
 
     def _publish(self, op: Op) -> Any:
-        self._publish_on(self._channels[op["ch"]], op)
+        """One after the other; what happens to the first of several is known before the next goes."""
+        told: list[Any] = []
+        for number in range(op["count"]):
+            each = op if number == 0 else {**op, "body": f"{op['body']}{number}"}
+            try:
+                self._publish_on(self._channels[op["ch"]], each)
+                told.append("sent")
+            except NackError:
+                told.append("nacked")
+            except UnroutableError as error:
+                told.append(["returned", [self._returned(message) for message in error.messages]])
+        return told
+
+    def _returned(self, message: Any) -> Any:
+        method = message.method
+        return self._message(method.exchange, method.routing_key, message.properties, message.body)
 
     def _publish_on(self, channel: Any, op: Op) -> None:
         properties = dict(op["properties"])

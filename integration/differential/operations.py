@@ -42,6 +42,7 @@ class Making:
     holders: list[str] = field(default_factory=list)  # channels that have been given something, probably
     since_wait: int = 0
     made: int = 0
+    focus: tuple[str, ...] = ("q0", "q1")  # where most of it happens
 
     def pick(self, items: Any) -> Any:
         return self.random.choice(list(items))
@@ -54,6 +55,8 @@ class Making:
 
     def queue(self) -> str:
         """One that should be there, mostly."""
+        if self.often(0.6):
+            return str(self.pick(self.focus))
         return str(self.pick(QUEUES if not self.queues or self.wrong(0.06) else self.queues))
 
     def exchange(self) -> str:
@@ -72,8 +75,11 @@ def program(seed: int, steps: int) -> list[Op]:
     )
     for _ in range(3):
         making.ops.append(declare_queue(making))
+    making.focus = tuple(making.queues)[:2]
     making.ops.append(declare_exchange(making))
     making.ops.append(bind_queue(making))
+    if random.random() < 0.5:
+        making.ops.append(consume(making))
     making.since_wait = len(making.ops)
     while len(making.ops) < steps:
         if making.short and making.since_wait >= OPS_BETWEEN_WAITS:
@@ -154,7 +160,7 @@ def _arguments(m: Making) -> Op:
 
 def _dead_letter(m: Making) -> Op:
     if m.often(0.6):
-        return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": m.pick(QUEUES)}
+        return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": m.pick(QUEUES[:3])}
     found: Op = {"x-dead-letter-exchange": m.pick((*EXCHANGES, "amq.fanout"))}
     if m.often(0.4):
         found["x-dead-letter-routing-key"] = m.pick(KEYS)
@@ -354,6 +360,7 @@ def publish(m: Making) -> Op:
         "exchange": exchange,
         "key": key,
         "body": f"m{m.made}" + "." * m.pick(BODIES),
+        "count": m.pick((1, 1, 2, 3)),
         "mandatory": m.often(0.4),
         "properties": properties,
     }
@@ -363,7 +370,7 @@ def transaction(m: Making) -> Op:
     return {
         "op": "transaction",
         "connection": m.pick("ab"),
-        "publishes": [publish(m) for _ in range(m.random.randint(1, 3))],
+        "publishes": [{**publish(m), "count": 1} for _ in range(m.random.randint(1, 3))],
         "get": m.queue() if m.often(0.5) else None,
         "settle": m.pick(("ack", "nack", "reject")),
         "end": m.pick(("commit", "commit", "rollback", "close")),

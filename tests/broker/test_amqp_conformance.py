@@ -9,7 +9,18 @@ import pika
 import pytest
 
 from unimq import Queue, broker
+from unimq.broker.engine.errors import AmqpError
+from unimq.broker.server import Broker
 from unimq.testing.conformance import Harness, conformance_tests, through_proxy
+
+
+def break_channels(running: Broker) -> None:
+    """Every channel that consumes is closed by the broker; the connections live on."""
+    for peer in running.peers:
+        for channel in list(peer.session.channels.values()):
+            if channel.consumers:
+                channel.fail(AmqpError(406, "closed by a test"), "basic.ack")
+                peer.flush_soon()
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +45,8 @@ def harness() -> Iterator[Harness]:
             url=url,
             clock=running.clock,
             quiet_s=0.2,
+            delay_s=5.0,
+            break_link=lambda _client, _receiver: running.call(lambda: break_channels(running)),
             proxy=through_proxy(url, 5672),
             foreign_send=foreign_send,
             foreign_receive=foreign_receive,

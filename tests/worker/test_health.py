@@ -20,6 +20,7 @@ from unimq.errors import AuthenticationFailed
 from unimq.registry import find
 from unimq.testing.running import run
 from unimq.worker import Verb, Worker
+from unimq.worker.probe import shifted
 from unimq.worker.worker import GAVE_UP
 
 A = Queue("a")
@@ -223,3 +224,9 @@ def test_a_port_that_is_none_is_refused(unimq_url: str, port: str) -> None:
     worker.handler(A)(lambda body: None)
     with pytest.raises(ValueError, match="health_port is a number or"):
         worker.run()
+
+
+def test_each_process_has_a_port_of_its_own() -> None:
+    assert [shifted(9000, number) for number in range(3)] == [9000, 9001, 9002]
+    assert shifted("127.0.0.1:9000", 2) == "127.0.0.1:9002"
+    assert (shifted(0, 3), shifted(None, 3)) == (0, None)

@@ -73,7 +73,7 @@ class Peer(asyncio.Protocol):
     def __init__(self, broker: Broker, make: Callable[[Peer], Session]) -> None:
         self._broker = broker
         self._make = make
-        self._session: Session | None = None
+        self.session: Any = None  # a Session while the line is up
         self._transport: asyncio.Transport
         self._timers: set[asyncio.TimerHandle] = set()
         self._paused: set[str] = set()  # reasons for not reading
@@ -95,10 +95,10 @@ class Peer(asyncio.Protocol):
         self.peer = f"{address[0]}:{address[1]}" if address else "?"
         self.certificate_name = _common_name(transport)
         broker.peers.add(self)
-        self._session = self._make(self)
+        self.session = self._make(self)
 
     def data_received(self, data: bytes) -> None:
-        session = self._session
+        session = self.session
         if session is None:
             return
         session.receive(data)
@@ -115,7 +115,7 @@ class Peer(asyncio.Protocol):
         broker = self._broker
         broker.peers.discard(self)
         broker.touched.pop(self, None)
-        session, self._session = self._session, None
+        session, self.session = self.session, None
         if session is not None:
             session.lost()
             broker.end_turn()
@@ -127,8 +127,8 @@ class Peer(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.writable = True
         self.resume_reading("output")
-        if self._session is not None:
-            self._session.writable_again()
+        if self.session is not None:
+            self.session.writable_again()
             self._broker.end_turn()
 
     # --------------------------------------------------------------------------------------------- the session's
@@ -137,7 +137,7 @@ class Peer(asyncio.Protocol):
         self._broker.end_turn_soon()
 
     def write_out(self) -> None:
-        session = self._session
+        session = self.session
         if session is None:
             return
         session.flushing()
@@ -156,8 +156,8 @@ class Peer(asyncio.Protocol):
 
     def _next_turn(self) -> None:
         self._turn_coming = False
-        if self._session is not None and self.writable:
-            self._session.writable_again()
+        if self.session is not None and self.writable:
+            self.session.writable_again()
             self._broker.touched[self] = None
             self._broker.end_turn()
 

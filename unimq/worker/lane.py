@@ -18,13 +18,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .. import headers as h
 from .._async.client import AsyncClient
 from .._async.receiver import AsyncReceiver
 from .._settlement import Desk
 from .._sync.client import Client
+from ..address import Subscription
 from ..delivery import Delivery
 from ..driver import Prefetching
 from ..errors import AlreadySettled, Closed, LockLost, UnimqError, Unsupported
@@ -38,6 +39,7 @@ from .retries import policy_for
 if TYPE_CHECKING:
     from .middleware import Wrap
 
+FAILED_CLOSE_S: Final = 1.0
 _log = logging.getLogger("unimq.worker")
 
 
@@ -76,8 +78,11 @@ class Lane:
         retry = policy_for(self.group, self._client)
         self._retry = retry
         wide = self.group.prefetch(locks=bool(self._client.capabilities.lock_renewal))
-        guarded = bool(self._client.capabilities.crash_limit)
-        if not guarded:
+        private = (
+            isinstance(self.source, Subscription) and self.source.name is None
+        )  # it ends with its receiver
+        guarded = bool(self._client.capabilities.crash_limit) and not private
+        if not guarded and not private:
             _log.info(
                 "%s: no crash limit here: a message that kills its process comes again and again", self.source
             )
@@ -120,6 +125,9 @@ class Lane:
         )
         try:
             await receiver.ready(self._client._open_timeout_s)
+        except UnimqError:
+            await receiver.close(FAILED_CLOSE_S)  # the links to its other places are open already
+            raise
         except BaseException:
             receiver._intake.stop()  # a link that still opens on its thread is closed again
             self._client._receivers.pop(receiver, None)

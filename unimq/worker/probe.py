@@ -61,6 +61,15 @@ class Probe:
         self._thread.join(1.0)
 
 
+def shifted(port: int | str | None, by: int) -> int | str | None:
+    """The port of process number `by`: each has one of its own (0 is any free one, as often as one likes)."""
+    if port is None or by == 0:
+        return port
+    host, number = _parsed(port)
+    moved = number + by if number else 0
+    return moved if isinstance(port, int) else f"{host}:{moved}"
+
+
 def _parsed(port: int | str) -> tuple[str, int]:
     if isinstance(port, int):
         return "", port

@@ -151,8 +151,10 @@ class Worker:
             raise Unsupported("processes= needs a URL: a client made before the fork cannot be used after it")
 
     def _run_as_child(self, number: int) -> int:
-        if isinstance(self._health_port, int) and self._health_port:
-            self._health_port += number
+        if self._health_port is not None:
+            from .probe import shifted
+
+            self._health_port = shifted(self._health_port, number)
         return self._run_here()
 
     def _run_here(self) -> int:

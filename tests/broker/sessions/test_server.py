@@ -349,7 +349,7 @@ def test_external_needs_a_certificate(secure: Broker, ca: trustme.CA) -> None:
     ca.issue_cert(common_name="robot").configure_cert(with_certificate)
     parameters = secured(secure, with_certificate, pika.credentials.ExternalCredentials())
     with pika.BlockingConnection(parameters):
-        users = secure.call(lambda: [peer._session.user for peer in secure.peers])  # type: ignore[union-attr]
+        users = secure.call(lambda: [peer.session.user for peer in secure.peers])  # type: ignore[union-attr]
         assert "robot" in users
     with pytest.raises(pika.exceptions.AMQPConnectionError):
         pika.BlockingConnection(secured(secure, trusting(ca), pika.credentials.ExternalCredentials()))

@@ -238,6 +238,7 @@ async def half_open_send_is_bounded(h: Harness) -> None:
                     pass
                 else:
                     raise AssertionError("a silent broker confirmed")
+            await mq.close(1.0)
 
 
 @behaviour(108, hooks=("proxy",))
@@ -300,8 +301,8 @@ async def half_open_close_is_bounded(h: Harness) -> None:
             receiver = mq.receiver(queue)
             await take(h, receiver, 2)
             line.silence()
-            with within(20.0, "closing a client on a half-open line"):
-                await mq.close()
+            with within(3.0 + GRACE_S, "closing a client within 3 s on a half-open line"):
+                await mq.close(3.0)
 
 
 @behaviour(111, hooks=("proxy",))

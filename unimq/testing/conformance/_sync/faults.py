@@ -239,6 +239,7 @@ def half_open_send_is_bounded(h: Harness) -> None:
                     pass
                 else:
                     raise AssertionError("a silent broker confirmed")
+            mq.close(1.0)
 
 
 @behaviour(108, hooks=("proxy",))
@@ -301,8 +302,8 @@ def half_open_close_is_bounded(h: Harness) -> None:
             receiver = mq.receiver(queue)
             take(h, receiver, 2)
             line.silence()
-            with within(20.0, "closing a client on a half-open line"):
-                mq.close()
+            with within(3.0 + GRACE_S, "closing a client within 3 s on a half-open line"):
+                mq.close(3.0)
 
 
 @behaviour(111, hooks=("proxy",))
