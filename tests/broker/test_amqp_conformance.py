@@ -7,6 +7,7 @@ from typing import Any
 
 import pika
 import pytest
+import trustme
 
 from unimq import Queue, broker
 from unimq.broker.engine.errors import AmqpError
@@ -24,7 +25,18 @@ def break_channels(running: Broker) -> None:
 
 
 @pytest.fixture(scope="module")
-def harness() -> Iterator[Harness]:
+def strange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A broker whose certificate nobody trusts; its URL does not say whom to trust."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    with broker.run(amqp=0, tls_cert=str(folder / "cert.pem"), tls_key=str(folder / "key.pem")) as running:
+        yield running.urls["amqp"].partition("?")[0]
+
+
+@pytest.fixture(scope="module")
+def harness(strange: str) -> Iterator[Harness]:
     with broker.run(amqp=0) as running:
         url = running.urls["amqp"]
 
@@ -50,6 +62,8 @@ def harness() -> Iterator[Harness]:
             proxy=through_proxy(url, 5672),
             foreign_send=foreign_send,
             foreign_receive=foreign_receive,
+            restart=running.restart,
+            untrusted_tls_url=strange,
             bad_login_url=url.replace("guest:guest@", "guest:wrong-marked-password@"),
             cycles=5,
         )

@@ -228,5 +228,5 @@ def test_a_port_that_is_none_is_refused(unimq_url: str, port: str) -> None:
 
 def test_each_process_has_a_port_of_its_own() -> None:
     assert [shifted(9000, number) for number in range(3)] == [9000, 9001, 9002]
-    assert shifted("127.0.0.1:9000", 2) == "127.0.0.1:9002"
+    assert shifted("probe.example:9000", 2) == "probe.example:9002"
     assert (shifted(0, 3), shifted(None, 3)) == (0, None)

@@ -64,7 +64,7 @@ class BrokerClock:
 
     def _advance(self, seconds: float) -> None:
         self._base_s += seconds
-        self._broker.engine.tick()
+        self._broker.tick()
 
 
 class Peer(asyncio.Protocol):
@@ -109,6 +109,10 @@ class Peer(asyncio.Protocol):
         return False  # the transport closes; connection_lost follows
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """The session ends here, whatever becomes of the line. Idempotent."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -168,6 +172,13 @@ class Peer(asyncio.Protocol):
     def cut(self) -> None:
         self._transport.abort()
 
+    @property
+    def reading(self) -> bool:
+        return not self._paused
+
+    def waiting_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
     def pause_reading(self, reason: str) -> None:
         if not self._paused and not self._transport.is_closing():
             self._transport.pause_reading()
@@ -219,7 +230,8 @@ class Broker:
         self.urls: dict[str, str] = {}
         self.peers: set[Peer] = set()
         self.touched: dict[Peer, None] = {}  # have something to say
-        self.shared: dict[str, Any] = {}  # what the sessions of one protocol share, by its room
+        self.after_tick: list[Callable[[], None]] = []  # by the sessions of a protocol, as is the next
+        self.on_restart: list[Callable[[], None]] = []
         self.ended = False
         self.loop: asyncio.AbstractEventLoop
         self._servers: list[asyncio.Server] = []
@@ -280,6 +292,17 @@ class Broker:
             server.close()
         for peer in list(self.peers):
             peer.cut()
+
+    def restart(self) -> None:
+        """As if the broker had been stopped and started: every line is cut, and what is not durable is gone."""
+        self.call(self._restart)
+
+    def _restart(self) -> None:
+        for peer in list(self.peers):
+            peer.cut()
+            peer.forget()
+        for forget in self.on_restart:
+            forget()
 
     def close(self) -> None:
         """Idempotent, from any thread but the broker's own. Connections are cut."""
@@ -354,8 +377,14 @@ class Broker:
     def _tick(self) -> None:
         self._timer = None
         self._timer_at = float("inf")
-        self.engine.tick()
+        self.tick()
         self.end_turn()
+
+    def tick(self) -> None:
+        """What is due by the clock, and whoever waits for its outcome (room, say)."""
+        self.engine.tick()
+        for look in self.after_tick:
+            look()
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -4,6 +4,7 @@ Rules
 - The module is imported as Python would from the current directory; without a name it is `worker`.
 - The exit code is the worker's: 0 stopped and drained, 1 it could not start or gave up, 2 a wrong call, 3 handlers were
   still at it when the time was up.
+- Logs go to the standard error stream, unless the module set up its own.
 - `--reload` is for development: a child runs the worker and is replaced when a file beneath the current directory changes.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 import os
 import signal
 import subprocess
@@ -26,6 +28,7 @@ from unimq.worker import Worker
 
 LOOK_S: Final = 0.3
 STOP_S: Final = 30.0
+LOG_FORMAT: Final = "%(asctime)s %(process)d %(levelname)s %(name)s %(message)s"
 IGNORED: Final = frozenset({".git", ".venv", "__pycache__", "node_modules", ".mypy_cache", ".ruff_cache"})
 
 
@@ -44,6 +47,7 @@ def worker(
     if reload:
         raise typer.Exit(watch([argument for argument in sys.argv[1:] if argument != "--reload"]))
     found = load(where)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)  # nothing, where the module has its own
     if url is not None:
         found._settings = dataclasses.replace(found._settings, target=url)
     if processes is not None:

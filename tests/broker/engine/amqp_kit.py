@@ -23,7 +23,6 @@ def vhost(dialect: Dialect = DIALECT_3, max_bytes: int = 10_000_000) -> tuple[VH
 
 def send(to: VHost, key: str, body: str | bytes = b"m", exchange: str = "", **properties: Any) -> Routed:
     sent = publication(exchange, key, make_properties(**properties).raw)
-    to.check_publish(exchange)
     raw = body.encode() if isinstance(body, str) else body
     return to.publish(exchange, key, prepared(sent, raw, "guest"))
 

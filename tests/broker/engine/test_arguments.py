@@ -23,7 +23,7 @@ Q = "queue 'q' in vhost '/'"
         ({"x-message-ttl": 315_360_000_001}, "invalid arg 'x-message-ttl' for {}: {value_too_large,315360000001}"),
         ({"x-expires": 0}, "invalid arg 'x-expires' for {}: {value_zero,0}"),
         ({"x-expires": True}, "invalid arg 'x-expires' for {}: \"expected integer, got bool\""),
-        ({"x-dead-letter-exchange": 5}, "invalid arg 'x-dead-letter-exchange' for {}: {unacceptable_type,signedint}"),
+        ({"x-dead-letter-exchange": 5}, "invalid type 'signedint' for arg 'x-dead-letter-exchange' in {}"),
         (
             {"x-dead-letter-routing-key": "k"},
             "invalid arg 'x-dead-letter-routing-key' for {}: routing_key_but_no_dlx_defined",

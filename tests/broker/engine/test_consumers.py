@@ -244,3 +244,23 @@ def test_a_full_broker_takes_nothing_anywhere() -> None:
     assert not send(on, "", "x" * 100, exchange="amq.fanout").refused
     assert send(on, "", "x" * 1_500, exchange="amq.fanout").refused
     assert drained(on, "one") == drained(on, "two") == ["x" * 100]
+
+
+def test_a_bound_that_refuses_comes_before_who_waits_and_one_that_drops_does_not() -> None:
+    for overflow, reached in (("drop-head", "1"), ("reject-publish", ""), ("reject-publish-dlx", "")):
+        on, _ = vhost()
+        queue(on, "q", {"x-max-length": 0, "x-overflow": overflow})
+        reader = Reader()
+        on.consume("q", reader)
+        assert send(on, "q", "1").refused is (not reached)
+        assert reader.bodies == reached
+
+
+def test_of_several_priorities_only_the_next_message_expires() -> None:
+    on, clock = vhost()
+    made = queue(on, "q", {"x-max-priority": 2})
+    send(on, "q", "high", priority=2)
+    send(on, "q", "low", expiration="1000")
+    clock.advance(2)
+    assert on.counts(made) == (2, 0)
+    assert drained(on) == ["high"]

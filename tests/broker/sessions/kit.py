@@ -33,6 +33,7 @@ class FakeLine:
         self.writable = True
         self.pauses: set[str] = set()
         self.ended: str | None = None
+        self.waiting = 0
         self.time_s = 1000.0
         self.timers: list[tuple[float, Callable[[], None]]] = []
 
@@ -57,6 +58,9 @@ class FakeLine:
 
     def now(self) -> float:
         return self.time_s
+
+    def waiting_bytes(self) -> int:
+        return self.waiting
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
         timer = (self.time_s + seconds, call)

@@ -188,6 +188,21 @@ def test_a_silent_peer_is_cut_and_one_that_beats_is_not() -> None:
     assert (silent.line.ended, alive.line.ended) == ("cut", None)
 
 
+def test_a_slow_reader_that_still_reads_is_not_cut() -> None:
+    """We do not read it while it does not take what we wrote: its reading is its sign of life."""
+    slow, dead = World().client(), World().client()
+    for client in (slow, dead):
+        client.connect(heartbeat_s=10)
+        client.line.pause_reading("output")
+        client.line.waiting = 1_000_000
+        client.line.writable = False
+    for _ in range(20):
+        slow.line.waiting -= 1000
+        slow.line.pass_time(5.0)
+        dead.line.pass_time(5.0)
+    assert (slow.line.ended, dead.line.ended) == (None, "cut")
+
+
 def test_update_secret_is_answered() -> None:
     client = World().open()
     client.say(0, "connection.update-secret", b"anything", "token renewed")

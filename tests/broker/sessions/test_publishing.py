@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
+import pika
+
+from unimq import broker
 from unimq.wire.amqp091 import content_frames, method_frame
 from unimq.wire.amqp091.properties import make_properties
 
@@ -220,6 +225,27 @@ def test_publishers_are_blocked_and_go_on() -> None:
     consumer.say(1, "queue.purge", "q", False)
     assert publisher.names() == ["connection.unblocked"]
     assert publisher.line.reading
+
+
+def test_room_made_by_time_unblocks_as_well() -> None:
+    """The publisher is the only client and is not read: only the clock can let it go on."""
+    with broker.run(amqp=0, max_bytes=300_000) as running:
+        with pika.BlockingConnection(pika.URLParameters(running.urls["amqp"])) as connection:
+            told: list[str] = []
+            connection.add_on_connection_blocked_callback(lambda *_: told.append("blocked"))
+            connection.add_on_connection_unblocked_callback(lambda *_: told.append("unblocked"))
+            channel = connection.channel()
+            channel.queue_declare("q", arguments={"x-message-ttl": 60_000})
+            deadline = time.monotonic() + 20
+            while "blocked" not in told:
+                channel.basic_publish("", "q", b"x" * 10_000)
+                connection.process_data_events(0.01)
+                assert time.monotonic() < deadline
+            running.clock.advance(61)
+            while "unblocked" not in told:
+                connection.process_data_events(0.05)
+                assert time.monotonic() < deadline
+            assert channel.queue_declare("q", passive=True).method.message_count == 0
 
 
 def test_what_arrives_beyond_the_bound_is_nacked_not_held() -> None:

@@ -368,6 +368,29 @@ def test_two_brokers_live_side_by_side_and_end() -> None:
     second.close()
 
 
+def test_a_restart_keeps_what_is_durable_and_nothing_else() -> None:
+    with broker.run(amqp=0) as made:
+        with connect(made) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.queue_declare("durable", durable=True)
+            channel.queue_declare("passing")
+            channel.exchange_declare("fleeting")
+            for mode in (1, 2):
+                channel.basic_publish("", "durable", b"%d" % mode, pika.BasicProperties(delivery_mode=mode))
+            made.restart()
+            with pytest.raises(pika.exceptions.AMQPConnectionError):
+                connection.process_data_events(WAIT_MAX_S)
+        with connect(made) as connection:
+            for look in ("passing", "fleeting"):
+                channel = connection.channel()
+                with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="404"):
+                    declare = channel.queue_declare if look == "passing" else channel.exchange_declare
+                    declare(look, passive=True)
+            channel = connection.channel()
+            assert [channel.basic_get("durable", auto_ack=True)[2] for _ in range(2)] == [b"2", None]
+
+
 def test_a_port_in_use_is_said() -> None:
     with broker.run(amqp=0) as first, pytest.raises(OSError):
         broker.run(amqp=address(first)[1])

@@ -1,8 +1,8 @@
 """One queue of a virtual host: its properties, its consumers, and the engine's queue behind them.
 
 Rules
-- A message for an empty queue with a consumer waiting goes straight to him: neither its time to live nor a bound of the
-  queue comes between (RabbitMQ's attempt_delivery).
+- A message for an empty queue with a consumer waiting goes straight to him: its time to live does not come between, nor
+  does a bound that drops heads; one that refuses does (RabbitMQ's maybe_deliver_or_enqueue).
 - Delivering is the last step of an operation. A consumer is asked for room before every batch and never given more.
 - What is handed out carries what the broker adds at that moment only (x-delivery-count); what lies here does not.
 """
@@ -61,7 +61,7 @@ class AmqpQueue:
         if not core.ready and len(self.consumers):
             core.tick()
             waiting = self.consumers.next()
-            if waiting is not None and not core.ready:
+            if waiting is not None and not core.ready and not core.refuses(stored):
                 return self._hand(stored, waiting)
         outcome = core.put(stored, moved=moved)
         return isinstance(outcome, Entry) or outcome is Refusal.DUPLICATE

@@ -162,6 +162,11 @@ class QueueSpec(msgspec.Struct, frozen=True):
 
 def check_declare(what: str, arguments: Arguments) -> QueueKind:
     """`what` names the queue in texts. Raises what RabbitMQ answers; answers with the queue's type."""
+    exchange = arguments.get("x-dead-letter-exchange", "")
+    if (
+        type_name(exchange) != "longstr"
+    ):  # rabbit_channel asks for it, to see whether the user may write there
+        raise failed(f"invalid type '{type_name(exchange)}' for arg 'x-dead-letter-exchange' in {what}")
     _check(what, arguments, {"x-queue-type": _QUEUE_TYPE})
     kind: QueueKind = "quorum" if arguments.get("x-queue-type") == "quorum" else "classic"
     _check(what, arguments, {name: check for name, check in _CHECKS.items() if name in _KNOWN[kind]})

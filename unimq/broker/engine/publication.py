@@ -42,6 +42,8 @@ class Publication(msgspec.Struct, frozen=True, eq=False):
     properties: Properties
     # its x-death was written by this broker; what a client sends is believed only by dialect 3
     died_here: bool = False
+    # what RabbitMQ refuses in it; said once the exchange is found, as RabbitMQ looks at that first
+    wrong: AmqpError | None = None
 
     @property
     def routing_key(self) -> str:
@@ -57,26 +59,31 @@ def publication(exchange: str, routing_key: str, raw_properties: bytes = NO_PROP
 
 
 def prepared(sent: Publication, body: bytes, user: str | None = None) -> Stored:
-    """Checked as RabbitMQ checks a basic.publish, and made ready to lie in queues."""
+    """Looked at as RabbitMQ looks at a basic.publish, and made ready to lie in queues. `VHost.prepare` raises what is
+    wrong with it."""
+    try:
+        return _prepared(sent, body, user)
+    except AmqpError as wrong:
+        return stored_of(msgspec.structs.replace(sent, wrong=wrong), body)
+
+
+def _prepared(sent: Publication, body: bytes, user: str | None) -> Stored:
     properties = sent.properties
-    priority = 0
-    ttl_s = None
-    persistent = False
-    if properties.flags & _LOOKED_AT:
-        values = properties.values
-        claimed = values.get("user_id")
-        if claimed is not None and user is not None and claimed != user:
-            raise failed(f"user_id property set to '{claimed}' but authenticated user was '{user}'")
-        ttl_s = expiration_s(values.get("expiration"))
-        priority = values.get("priority") or 0
-        mode = values.get("delivery_mode")
-        if mode not in (None, 1, _PERSISTENT):
-            raise failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
-        persistent = mode == _PERSISTENT
-        headers = values.get("headers")
-        if headers and ("CC" in headers or "BCC" in headers):
-            sent = _with_routes(sent, headers)
-    return stored_of(sent, body, priority=priority, ttl_s=ttl_s, persistent=persistent)
+    if not properties.flags & _LOOKED_AT:
+        return stored_of(sent, body)
+    values = properties.values
+    claimed = values.get("user_id")
+    if claimed is not None and user is not None and claimed != user:
+        raise failed(f"user_id property set to '{claimed}' but authenticated user was '{user}'")
+    ttl_s = expiration_s(values.get("expiration"))
+    mode = values.get("delivery_mode")
+    if mode not in (None, 1, _PERSISTENT):
+        raise failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
+    headers = values.get("headers")
+    if headers and ("CC" in headers or "BCC" in headers):
+        sent = _with_routes(sent, headers)
+    priority = values.get("priority") or 0
+    return stored_of(sent, body, priority=priority, ttl_s=ttl_s, persistent=mode == _PERSISTENT)
 
 
 def stored_of(

@@ -46,17 +46,15 @@ class Publishing(Exchanges):
         """404, 403; `stored` is what `prepared` made of a publication to that exchange under that key."""
         return self.deliver(self.prepare(exchange, routing_key, stored))
 
-    def check_publish(self, exchange: str) -> None:
-        """404, 403. RabbitMQ looks at the exchange before it looks at the message."""
+    def prepare(self, exchange: str, routing_key: str, stored: Stored) -> Prepared:
+        """Checked and routed: 404, 403, then what is wrong with the message. Nothing has happened yet."""
         if exchange and self.exchange(exchange).internal:
             raise refused(f"cannot publish to internal {resource('exchange', exchange, self.name)}")
-
-    def prepare(self, exchange: str, routing_key: str, stored: Stored) -> Prepared:
-        """Checked and routed; nothing has happened yet."""
-        self.check_publish(exchange)
         sent = stored.meta
         if not isinstance(sent, Publication):
             sent = Publication(exchange, (routing_key,), publication_of(stored).properties)
+        elif sent.wrong is not None:
+            raise sent.wrong
         return Prepared(stored, tuple(self.routed(sent, stored)))
 
     def deliver(self, ready: Prepared) -> Routed:

@@ -53,8 +53,9 @@ class Putting(Holding):
         return entry
 
     def put_leased(self, stored: Stored, owner: Hashable) -> PutOutcome:
-        """Handed to `owner` at once, without having been ready: for an empty queue with somebody waiting. Neither a
-        bound nor a time to live of zero keeps it from him (RabbitMQ's publish_delivered)."""
+        """Handed to `owner` at once, without having been ready: for an empty queue with somebody waiting. Neither
+        "drop-head" nor a time to live of zero keeps it from him (RabbitMQ's publish_delivered); for the other overflows
+        ask `refuses` before."""
         now = self._catch_up()
         budget = self.budget
         refused = Refusal.CLOSED if self.closed else None
@@ -96,6 +97,10 @@ class Putting(Holding):
                 self._condemn(Entry(stored, self._seq, ENDED, now), OVERFLOW)
             return Refusal.QUEUE_FULL
         return None
+
+    def refuses(self, stored: Stored) -> bool:
+        """A bound would turn it away now, whoever may be waiting for it."""
+        return self._checked and self.options.overflow != "drop-head" and self._refuses(stored)
 
     def _refuses(self, stored: Stored) -> bool:
         if self.options.overflow != "reject-late":

@@ -8,9 +8,8 @@ Rules
 - Errors are raised before anything has changed.
 
 What a session does
-- `check_publish(exchange)`, then `publish(exchange, key, stored)` with `stored = prepared(publication(exchange, key, raw),
-  body, user)`: in this order, so that of two wrongs the same is reported as by RabbitMQ. A transaction calls `prepare` at
-  once, for its errors and its routing, and `deliver` at the commit.
+- `publish(exchange, key, stored)` with `stored = prepared(publication(exchange, key, raw), body, user)`. A transaction calls
+  `prepare` at once, for its errors and its routing, and `deliver` at the commit.
 - `consume(name, consumer, arguments=..., on_ok=...)`: `on_ok` writes consume-ok; deliveries follow it.
 - What it sends is `queue.content(entry)`, for basic.get `queue.content(entry, by_get=True)`: quorum queues add their count.
 - A channel that ends calls `cancel` for its consumers, then `abandon` for what it holds: other than `requeue`, which is

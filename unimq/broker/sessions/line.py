@@ -19,6 +19,10 @@ class Line(Protocol):
     peer: str  # host:port of the other end, for error texts and logs
     certificate_name: str | None  # common name of a client certificate that was verified; None without
     writable: bool
+    reading: bool
+
+    def waiting_bytes(self) -> int:
+        """Written here and not taken by the peer yet."""
 
     def flush_soon(self) -> None:
         """`out` has something; it is written before the loop waits again."""

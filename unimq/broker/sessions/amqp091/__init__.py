@@ -35,4 +35,6 @@ def make(broker: Broker) -> Callable[[Line], Connection]:
         dialect=dialect,
         faults=broker.faults,
     )
+    broker.on_restart.append(node.restart)
+    broker.after_tick.append(node.look_at_alarm)
     return lambda line: Connection(line, node)

@@ -16,7 +16,7 @@ any       what the state forbids  connection.close with 504 or the error's code;
 Rules
 - An error of the handshake before `opening` ends the line without a word, as RabbitMQ does, but for a refused login when
   the client said that it understands connection.close there.
-- Both sides send heartbeats when idle for half the agreed time; a peer that is silent for twice as long is cut.
+- Both sides send heartbeats when idle for half the agreed time; a peer that is silent for twice the agreed time is cut.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Connection:
         self._later: list[bytes] = []
         self._tail = b""
         self._heartbeat_s = 0
+        self._waiting_bytes = 0
         self._heard_at = self._said_at = line.now()
         self._stop_timer = line.call_later(HANDSHAKE_MAX_S, self._handshake_timed_out)
         self._stop_heartbeat: Callable[[], None] | None = None
@@ -371,7 +372,12 @@ class Connection:
         """Twice per agreed interval."""
         now = self.line.now()
         interval_s = self._heartbeat_s
-        if now - self._heard_at > 2 * interval_s and not self.blocked:
+        if not self.line.reading:  # by our own will: then its taking what we wrote is its sign of life
+            waiting = self.line.waiting_bytes()
+            if self.blocked or waiting != self._waiting_bytes:
+                self._heard_at = now
+            self._waiting_bytes = waiting
+        if now - self._heard_at > 2 * interval_s:
             _log.info("%s: missed heartbeats from client, timeout: %ss", self.line.peer, interval_s)
             self.line.cut()
             return

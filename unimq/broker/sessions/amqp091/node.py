@@ -12,7 +12,7 @@ import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from unimq.broker.engine import Engine
+from unimq.broker.engine import Engine, Entry
 from unimq.broker.engine.dialect import Dialect
 from unimq.broker.engine.vhost import VHost
 from unimq.broker.faults import Faults
@@ -47,6 +47,19 @@ class Node:
         """amq.gen-… and amq.ctag-…: 16 random bytes, as RabbitMQ writes them."""
         return prefix + base64.urlsafe_b64encode(self.engine.random.randbytes(16)).decode().rstrip("=")
 
+    def restart(self) -> None:
+        """What is not durable goes. Quorum queues keep all their messages, as RabbitMQ's do."""
+        for vhost in self.vhosts.values():
+            for queue in list(vhost.queues.values()):
+                if not queue.durable:
+                    vhost.remove_queue(queue)
+                elif queue.spec.kind == "classic":
+                    transient = queue.core.lease(self, queue.core.ready, wants=_is_transient)
+                    queue.core.ack(transient)
+            for exchange in list(vhost.exchanges.values()):
+                if not exchange.durable:
+                    vhost.delete_exchange(exchange.name)
+
     def look_at_alarm(self) -> None:
         """After anything that changed how much is held."""
         budget = self.engine.budget
@@ -57,3 +70,7 @@ class Node:
         if not self.alarm:
             for connection in list(self.connections):
                 connection.unblock()
+
+
+def _is_transient(entry: Entry) -> bool:
+    return not entry.stored.persistent
