@@ -4,7 +4,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready-for-unimq
-PYTEST_JOBS ?= 2
+PYTEST_JOBS ?= 4
 ARGS ?=
 
 .PHONY: help demo test check proofs conformance integration bench docs generate clean
@@ -23,8 +23,8 @@ demo: $(READY)  ## the same program on memory://, on the reference broker and, w
 test: $(READY)  ## all tests that need no broker; the slower proofs in their short form
 	UNIMQ_SHORT=1 $(PY) -m pytest -q -n $(PYTEST_JOBS) --dist worksteal $(ARGS)
 
-proofs: $(READY)  ## the slower proofs in full: byte sweep, half-open, crowd, cycles, secrets; a RabbitMQ by URL or native
-	$(PY) -m pytest -q tests/proofs integration/proofs $(ARGS)
+proofs: $(READY)  ## the slower proofs in full: fuzz, byte sweep, half-open, crowd, cycles, secrets; a RabbitMQ by URL or native
+	$(PY) -m pytest -q tests/proofs tests/wire tests/broker/sessions integration/proofs $(ARGS)
 
 check: $(READY)  ## ruff, mypy strict, generated files, tidy
 	$(PY) -m ruff check .

@@ -23,7 +23,8 @@ PAGES = ("memory", "rabbitmq", "kafka", "activemq", "servicebus")
 def table(capabilities: Capabilities) -> str:
     lines = ["| promise | how | what the emulation loses |", "|---|---|---|"]
     lines += [
-        f"| {flag} | {getattr(capabilities, flag).value} | {capabilities.losses.get(flag, '')} |" for flag in FLAGS
+        f"| {flag} | {getattr(capabilities, flag).value} | {capabilities.losses.get(flag, '')} |"
+        for flag in FLAGS
     ]
     return "\n".join(lines) + "\n"
 
@@ -40,7 +41,9 @@ def page(name: str, text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a page is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where a page is out of date"
+    )
     check = parser.parse_args(arguments).check
     stale = 0
     for name in PAGES:

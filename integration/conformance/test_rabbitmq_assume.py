@@ -47,7 +47,9 @@ def harness(rabbitmq: Broker) -> Iterator[Harness]:
             return makes.declare(topology, verify_only=False) if topology else TopologyReport()
 
         def place_maker(address: Any, place: Any, mode: str) -> Any:
-            return lambda connection: makes.declare([unimq.topology.Declaration(address, places=(place,))], verify_only=False)
+            return lambda connection: makes.declare(
+                [unimq.topology.Declaration(address, places=(place,))], verify_only=False
+            )
 
         async def declare_async(client: Any, place: Any, **options: Any) -> TopologyReport:
             return await asyncio.to_thread(declare, steward, place, **options)
@@ -56,7 +58,9 @@ def harness(rabbitmq: Broker) -> Iterator[Harness]:
         for module in ("unimq._links", "unimq._async.client", "unimq._sync.client"):
             patch.setattr(f"{module}.place_maker", place_maker)
         patch.setattr(unimq.AsyncClient, "declare", declare_async)
-        patch.setattr(unimq.Client, "declare", lambda client, place, **options: declare(steward, place, **options))
+        patch.setattr(
+            unimq.Client, "declare", lambda client, place, **options: declare(steward, place, **options)
+        )
         yield Harness(
             url=url, options={"topology": "assume"}, proxy=through_proxy(url, 1), cycles=20, restart=None
         )

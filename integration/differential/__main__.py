@@ -9,10 +9,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from . import bugs, sides
 from .difference import Difference, Sides, TooSlow, compare, minimise
 from .operations import OPERATIONS, Op, program
+
+PROGRESS_EVERY: Final = 25
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +46,8 @@ def _run(options: argparse.Namespace, pair: Sides) -> int:
             print(f"seed {seed}: the machine is too slow for its waits", flush=True)
             continue
         programs += 1
+        if programs % PROGRESS_EVERY == 0:
+            print(f"… {programs} programs, {found} differences", file=sys.stderr, flush=True)
         steps += len(ops)
         unsteady += flicker
         counts.update(op["op"] for op in ops)
@@ -62,7 +67,7 @@ def _run(options: argparse.Namespace, pair: Sides) -> int:
 def _report(options: argparse.Namespace, pair: Sides, seed: int, ops: list[Op], found: Difference) -> None:
     keep = list(range(len(ops)))
     if not options.raw:
-        keep, found = minimise(pair, ops, print)
+        keep, found = minimise(pair, ops, found, print)
     if options.keep is not None:
         shown = [options.keep[at] for at in keep]
     else:

@@ -85,11 +85,11 @@ def compare(
     return found, False
 
 
-def minimise(sides: Sides, ops: list[Op], say: Callable[[str], None]) -> tuple[list[int], Difference]:
+def minimise(
+    sides: Sides, ops: list[Op], found: Difference, say: Callable[[str], None]
+) -> tuple[list[int], Difference]:
     """Indices of the operations that are needed, and the difference they make."""
     keep = list(range(len(ops)))
-    found, _ = compare(sides, ops)
-    assert found is not None
     if found.at < len(ops):
         keep = keep[: found.at + 1]
     runs = 0

@@ -24,6 +24,9 @@ EXCHANGES: Final = ("e0", "e1", "e2")
 CHANNELS: Final = ("a0", "a1", "b0", "b1")  # letter: connection
 KEYS: Final = ("", "k", "a.b", "a.b.c", "b..c", "q0", "q1")
 PATTERNS: Final = ("#", "*", "a.*", "a.#", "#.c", "b.*.c", "k", "", "*.b", "a.*.#")
+# Built-in exchanges are shared by all programs on a broker: only one that goes by the key is used, and bound by names of the
+# run alone.
+BUILT_IN: Final = "amq.direct"
 BODIES: Final = (0, 0, 0, 5, 30)  # padding bytes
 
 
@@ -35,10 +38,11 @@ class Making:
     quorum: bool
     short: bool
     rude: bool  # also says what no broker takes
+    round: bool  # dead letters come back to where they died
     ops: list[Op] = field(default_factory=list)
     queues: dict[str, Op] = field(default_factory=dict)
     exchanges: dict[str, Op] = field(default_factory=dict)
-    tags: list[tuple[str, str]] = field(default_factory=list)
+    tags: list[tuple[str, str, str]] = field(default_factory=list)  # channel, tag, queue
     holders: list[str] = field(default_factory=list)  # channels that have been given something, probably
     since_wait: int = 0
     made: int = 0
@@ -60,8 +64,8 @@ class Making:
         return str(self.pick(QUEUES if not self.queues or self.wrong(0.06) else self.queues))
 
     def exchange(self) -> str:
-        if self.often(0.12):
-            return str(self.pick(("amq.topic", "amq.fanout", "amq.headers")))
+        if self.often(0.08):
+            return BUILT_IN
         return str(self.pick(EXCHANGES if not self.exchanges or self.wrong(0.06) else self.exchanges))
 
     def channel(self) -> str:
@@ -71,7 +75,11 @@ class Making:
 def program(seed: int, steps: int) -> list[Op]:
     random = Random(seed)
     making = Making(
-        random, quorum=random.random() < 0.25, short=random.random() < 0.3, rude=random.random() < 0.35
+        random,
+        quorum=random.random() < 0.25,
+        short=random.random() < 0.3,
+        rude=random.random() < 0.35,
+        round=random.random() < 0.3,
     )
     for _ in range(3):
         making.ops.append(declare_queue(making))
@@ -98,7 +106,8 @@ def program(seed: int, steps: int) -> list[Op]:
 
 # -------------------------------------------------------------------------------------------------------- topology
 def declare_queue(m: Making) -> Op:
-    name = m.pick([q for q in QUEUES if q not in m.queues] or QUEUES)
+    missing = [q for q in QUEUES if q not in m.queues]
+    name = missing[0] if m.round and missing else m.pick(missing or QUEUES)
     op: Op = {
         "op": "declare_queue",
         "ch": m.channel(),
@@ -133,7 +142,7 @@ def _arguments(m: Making) -> Op:
             found["x-message-ttl"] = SHORT_MS
         return found
     found = {}
-    if m.often(0.45):
+    if m.often(0.9 if m.round else 0.45):
         found |= _dead_letter(m)
     if m.often(0.3):
         found["x-max-length"] = m.pick((0, 1, 2, 3))
@@ -159,9 +168,11 @@ def _arguments(m: Making) -> Op:
 
 
 def _dead_letter(m: Making) -> Op:
+    if m.round:
+        return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": m.pick(("q0", "q1"))}
     if m.often(0.6):
         return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": m.pick(QUEUES[:3])}
-    found: Op = {"x-dead-letter-exchange": m.pick((*EXCHANGES, "amq.fanout"))}
+    found: Op = {"x-dead-letter-exchange": m.pick((*EXCHANGES, BUILT_IN))}
     if m.often(0.4):
         found["x-dead-letter-routing-key"] = m.pick(KEYS)
     return found
@@ -239,7 +250,7 @@ def declare_exchange(m: Making) -> Op:
         name = m.pick(("amq.mine", ""))
     arguments: Op = {}
     if m.often(0.25):
-        arguments["alternate-exchange"] = 5 if m.wrong(0.2) else m.pick((*EXCHANGES, "amq.fanout"))
+        arguments["alternate-exchange"] = 5 if m.wrong(0.2) else m.pick((*EXCHANGES, BUILT_IN))
     op: Op = {
         "op": "declare_exchange",
         "ch": m.channel(),
@@ -272,7 +283,9 @@ def delete_exchange(m: Making) -> Op:
 
 
 def _binding(m: Making, exchange: str) -> Op:
-    kind = m.exchanges.get(exchange, {}).get("kind") or exchange.partition(".")[2]
+    if exchange == BUILT_IN:
+        return {"key": m.pick(QUEUES), "arguments": {}}
+    kind = m.exchanges.get(exchange, {}).get("kind")
     if kind != "headers":
         return {"key": m.pick(PATTERNS if kind == "topic" else KEYS), "arguments": {}}
     arguments: Op = {h: m.pick((1, 2, "x", True, None)) for h in ("h", "i", "x-j") if m.often(0.5)}
@@ -387,7 +400,8 @@ def get(m: Making) -> Op:
 def consume(m: Making) -> Op:
     channel = m.channel()
     tag = m.tags[-1][1] if m.tags and m.wrong(0.1) else f"t{len(m.tags)}"
-    m.tags.append((channel, tag))
+    queue = m.queue()
+    m.tags.append((channel, tag, queue))
     m.holders.append(channel)
     arguments: Op = {}
     if m.often(0.25):
@@ -395,7 +409,7 @@ def consume(m: Making) -> Op:
     return {
         "op": "consume",
         "ch": channel,
-        "queue": m.queue(),
+        "queue": queue,
         "tag": tag,
         "no_ack": m.often(0.15),
         "exclusive": m.often(0.06),
@@ -405,9 +419,17 @@ def consume(m: Making) -> Op:
 
 
 def cancel(m: Making) -> Op | None:
-    if not m.tags:
+    """Not of a classic queue's single active consumer: while he is full, 3.10.8 serves nobody after him (see
+    docs/reference-broker.md)."""
+    tags = [
+        (channel, tag)
+        for channel, tag, queue in m.tags
+        if "x-single-active-consumer" not in m.queues.get(queue, {}).get("arguments", ())
+        or m.queues[queue]["arguments"].get("x-queue-type") == "quorum"
+    ]
+    if not tags:
         return None
-    channel, tag = m.pick(m.tags)
+    channel, tag = m.pick(tags)
     return {"op": "cancel", "ch": channel, "tag": tag}
 
 
@@ -424,8 +446,8 @@ def _settle(name: str, **fields: Callable[[Making], Any]) -> Callable[[Making], 
 
 
 ack = _settle("ack", multiple=lambda m: m.often(0.3))
-nack = _settle("nack", multiple=lambda m: m.often(0.3), requeue=lambda m: m.often(0.6))
-reject = _settle("reject", requeue=lambda m: m.often(0.5))
+nack = _settle("nack", multiple=lambda m: m.often(0.3), requeue=lambda m: m.often(0.2 if m.round else 0.6))
+reject = _settle("reject", requeue=lambda m: m.often(0.1 if m.round else 0.5))
 
 
 def settle_unknown(m: Making) -> Op:

@@ -17,7 +17,8 @@ from .engine.limits import ENGINE_MAX_BYTES
 from .faults import Faults
 
 if TYPE_CHECKING:
-    from .server import Broker, Peer
+    from .peer import Peer
+    from .server import Broker
     from .sessions.line import Session
 
 Maker = Callable[["Broker"], Callable[["Peer"], "Session"]]

@@ -88,7 +88,9 @@ def ops_of(*names: str) -> list[Op]:
 
 def test_minimising_keeps_what_is_needed(fake: type[Fake]) -> None:
     ops = ops_of("a", "setup", "b", "c", "bug", "d")
-    keep, found = minimise(SIDES, ops, print)
+    different, _ = compare(SIDES, ops)
+    assert different is not None
+    keep, found = minimise(SIDES, ops, different, print)
     assert keep == [1, 4]
     assert found.at == 1
     assert (found.left, found.right) == (["bug", False], ["bug", True])

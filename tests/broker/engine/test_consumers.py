@@ -264,3 +264,17 @@ def test_of_several_priorities_only_the_next_message_expires() -> None:
     clock.advance(2)
     assert on.counts(made) == (2, 0)
     assert drained(on) == ["high"]
+
+
+def test_who_follows_is_served_when_all_is_back() -> None:
+    for arguments in ({}, {"x-queue-type": "quorum"}):
+        on, _ = vhost()
+        made = queue(on, "q", {"x-single-active-consumer": True, **arguments}, durable=True)
+        first, second = Reader("first", 2), Reader("second")
+        on.consume("q", first)
+        on.consume("q", second)
+        for number in range(4):
+            send(on, "q", str(number))
+        on.end_channel([first], [(made, first.entries)])
+        assert second.bodies == "0 1 2 3"
+        assert [entry.redelivered for entry in second.entries] == [True, True, False, False]

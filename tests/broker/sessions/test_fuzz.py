@@ -6,6 +6,7 @@ A 541 would be a fault of ours, so the log must stay empty; malformed properties
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from unimq.wire.amqp091.methods import BY_NAME
 from unimq.wire.amqp091.properties import make_properties
 
 from .kit import World
+
+FUZZ_CASES = 1_000 if os.environ.get("UNIMQ_SHORT") else 10_000  # `make proofs` runs all
 
 NAMES = st.sampled_from(["", "q", "r", "ex", "amq.direct", "amq.topic", "amq.rabbitmq.reply-to", "t"])
 ARGUMENTS = st.dictionaries(
@@ -93,7 +96,7 @@ def frames(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=FUZZ_CASES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     steps=st.lists(frames(), min_size=1, max_size=12),
     piece=st.sampled_from([7, 4096]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 import tracemalloc
@@ -16,6 +17,8 @@ from unimq.wire.amqp091.decoder import HEARTBEAT, PROTOCOL_HEADER, TOO_LARGE, Ev
 from unimq.wire.amqp091.errors import CODES
 from unimq.wire.amqp091.spec import HEARTBEAT_FRAME
 from unimq.wire.amqp091.spec import PROTOCOL_HEADER as HEADER
+
+FUZZ_CASES = 1_000 if os.environ.get("UNIMQ_SHORT") else 10_000  # `make proofs` runs all
 
 PROPERTIES = b"\x00\x00"
 
@@ -155,7 +158,7 @@ def test_a_closing_channel_drops_all_but_its_end() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=FUZZ_CASES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_fuzz(data: st.DataObject) -> None:
     """Valid frames with bytes changed, cut out and put in, in random pieces: an error of the protocol or nothing."""

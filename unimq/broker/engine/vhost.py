@@ -12,13 +12,13 @@ What a session does
   `prepare` at once, for its errors and its routing, and `deliver` at the commit.
 - `consume(name, consumer, arguments=..., on_ok=...)`: `on_ok` writes consume-ok; deliveries follow it.
 - What it sends is `queue.content(entry)`, for basic.get `queue.content(entry, by_get=True)`: quorum queues add their count.
-- A channel that ends calls `cancel` for its consumers, then `abandon` for what it holds: other than `requeue`, which is
-  a reader's wish, it puts entries where a vanished reader's go.
+- A channel that ends calls `end_channel(its consumers, what it holds by queue)`: other than `requeue`, which is a reader's
+  wish, that puts entries where a vanished reader's go, and serves nobody before all of them are back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from . import arguments as args
@@ -270,6 +270,21 @@ class VHost(Publishing):
         if queue is not None and queue.remove_consumer(consumer):
             self._unread(queue)
             queue.pump()
+
+    def end_channel(
+        self, consumers: Iterable[Consumer], held: Iterable[tuple[AmqpQueue, Sequence[Entry]]]
+    ) -> None:
+        """First none of the channel's consumers reads any more, then what it holds comes back, then who reads now is
+        served (rabbit_amqqueue_process:handle_ch_down)."""
+        queues: dict[AmqpQueue, Sequence[Entry]] = {}
+        for consumer in consumers:
+            queue = self._reads.pop(consumer, None)
+            if queue is not None and queue.remove_consumer(consumer):
+                queues[queue] = ()
+        for queue in queues:
+            self._unread(queue)
+        for queue, entries in {**queues, **dict(held)}.items():
+            self.abandon(queue, entries)
 
     def wanted(self, consumer: Consumer) -> None:
         """It has room again."""

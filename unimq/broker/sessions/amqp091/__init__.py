@@ -1,7 +1,8 @@
 """AMQP 0-9-1 as RabbitMQ speaks it.
 
-Rooms: `connection` and `channel` hold the state tables; `publishing`, `consuming`, `topology`, `transactions`, `replies` are
-the methods of a channel; `node` is what connections share; `greeting` what RabbitMQ says of itself, and the logins.
+Rooms: `connection`, `handshake` and `channel` hold the state tables; `publishing`, `consuming`, `topology`, `transactions`,
+`replies` are the methods of a channel; `node` is what connections share; `greeting` what RabbitMQ says of itself, and the
+logins.
 """
 
 from __future__ import annotations

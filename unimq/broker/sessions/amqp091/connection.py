@@ -28,25 +28,17 @@ from typing import Any, Final
 from unimq.broker.engine.errors import AmqpError
 from unimq.broker.engine.vhost import VHost
 from unimq.broker.faults import Rule
-from unimq.wire.amqp091.decoder import HEARTBEAT, PROTOCOL_HEADER, Decoder, Event
+from unimq.wire.amqp091.decoder import HEARTBEAT, Decoder, Event
 from unimq.wire.amqp091.encode import method_frame
 from unimq.wire.amqp091.errors import WireError, reply_text
-from unimq.wire.amqp091.limits import FRAME_MAX_BYTES, FRAME_MIN_BYTES
+from unimq.wire.amqp091.limits import FRAME_MIN_BYTES
 from unimq.wire.amqp091.methods import BY_NAME
 from unimq.wire.amqp091.spec import HEARTBEAT_FRAME
-from unimq.wire.amqp091.spec import PROTOCOL_HEADER as OUR_HEADER
 
 from ..line import Line
 from .channel import Channel
-from .greeting import (
-    LOCALES,
-    MECHANISMS,
-    MECHANISMS_WITH_CERTIFICATE,
-    credentials,
-    password_fits,
-    server_properties,
-)
-from .limits import CHANNEL_MAX, CLOSING_MAX_S, HANDSHAKE_MAX_S, HEARTBEAT_S, PENDING_MAX_BYTES
+from .handshake import STEPS
+from .limits import CHANNEL_MAX, CLOSING_MAX_S, HANDSHAKE_MAX_S, PENDING_MAX_BYTES
 from .node import Node
 
 CLOSE_OK_FRAME: Final = method_frame(0, "connection.close-ok")
@@ -75,15 +67,17 @@ class Connection:
         self._events: Iterator[Event] | None = None  # what was read and is not carried out yet
         self._later: list[bytes] = []
         self._tail = b""
-        self._heartbeat_s = 0
+        self.heartbeat_s = 0
         self._waiting_bytes = 0
         self._heard_at = self._said_at = line.now()
-        self._stop_timer = line.call_later(HANDSHAKE_MAX_S, self._handshake_timed_out)
-        self._stop_heartbeat: Callable[[], None] | None = None
+        self.stop_timer = line.call_later(HANDSHAKE_MAX_S, self._handshake_timed_out)
+        self.stop_heartbeat: Callable[[], None] | None = None
 
     # -------------------------------------------------------------------------------------------------- the line
     def receive(self, data: bytes) -> None:
         self._heard_at = self.line.now()
+        if self.state == "closed":
+            return
         if self._events is not None:  # a TLS layer may hand over a little more than was asked for
             self._later.append(data)
         elif self.state == "closing":
@@ -172,9 +166,9 @@ class Connection:
 
     def lost(self) -> None:
         self.state = "closed"
-        self._stop_timer()
-        if self._stop_heartbeat is not None:
-            self._stop_heartbeat()
+        self.stop_timer()
+        if self.stop_heartbeat is not None:
+            self.stop_heartbeat()
         self.node.connections.pop(self, None)
         channels, self.channels = self.channels, {}
         for channel in channels.values():
@@ -198,7 +192,7 @@ class Connection:
         if step is not None:
             step(self, *args)
         elif self.state != "running" or number == 0:
-            self._fail_here(504, f"unexpected method in connection state {self.state}", name)
+            self.fail_here(504, f"unexpected method in connection state {self.state}", name)
         elif name == "channel.open":
             self._open_channel(number)
         elif number in self.decoder.closing:
@@ -207,121 +201,36 @@ class Connection:
             elif name == "channel.close":  # both sides close at once: theirs is answered, ours will be
                 self.out.append(method_frame(number, "channel.close-ok"))
         else:
-            self._fail_here(504, "expected 'channel.open'", name)
-
-    def _protocol_header(self, header: bytes) -> None:
-        if header != OUR_HEADER:
-            self.out.append(OUR_HEADER)
-            self._end()
-            return
-        mechanisms = MECHANISMS if self.line.certificate_name is None else MECHANISMS_WITH_CERTIFICATE
-        properties = server_properties(self.node.dialect.name, self.node.name)
-        self.out.append(method_frame(0, "connection.start", 0, 9, properties, mechanisms, LOCALES))
-        self.state = "starting"
-
-    def _start_ok(self, properties: dict[str, Any], mechanism: str, response: bytes, _locale: str) -> None:
-        capabilities = properties.get("capabilities")
-        self.capabilities = capabilities if isinstance(capabilities, dict) else {}
-        if mechanism == "EXTERNAL" and self.line.certificate_name is not None:
-            user: str | None = self.line.certificate_name
-        elif mechanism in ("PLAIN", "AMQPLAIN"):
-            given = credentials(mechanism, response)
-            if given is None:
-                self._fail_here(502, f"{mechanism} response invalid", "connection.start-ok")
-                return
-            user = given[0] if password_fits(self.node.users, *given) else None
-        else:
-            self._fail_here(503, f"unknown authentication mechanism '{mechanism}'", "connection.start-ok")
-            return
-        if user is None:
-            self._refuse_login(mechanism)
-            return
-        self.user = user
-        self.out.append(method_frame(0, "connection.tune", CHANNEL_MAX, FRAME_MAX_BYTES, HEARTBEAT_S))
-        self.state = "tuning"
-
-    def _refuse_login(self, mechanism: str) -> None:
-        if self.capabilities.get("authentication_failure_close") is True:
-            text = (
-                f"Login was refused using authentication mechanism {mechanism}. "
-                "For details see the broker logfile."
-            )
-            self._close_with(403, text, 0, 0)
-        else:
-            self._end()
-
-    def _tune_ok(self, channel_max: int, frame_max: int, heartbeat_s: int) -> None:
-        for what, asked, low, high in (
-            ("frame_max", frame_max, FRAME_MIN_BYTES, FRAME_MAX_BYTES),
-            ("channel_max", channel_max, 1, CHANNEL_MAX),
-        ):
-            if asked == 0 or asked > high:
-                given = asked or "no limit"
-                text = f"negotiated {what} = {given} is higher than the maximum allowed value ({high})"
-            elif asked < low:
-                text = f"negotiated {what} = {asked} is lower than the minimum allowed value ({low})"
-            else:
-                continue
-            self._fail_here(530, text, "connection.tune-ok")
-            return
-        self.channel_max = channel_max
-        self.frame_max = self.decoder.frame_max = frame_max
-        self._heartbeat_s = heartbeat_s
-        if heartbeat_s:
-            self._stop_heartbeat = self.line.call_later(heartbeat_s / 2, self._beat)
-        self.state = "opening"
-
-    def _open(self, vhost: str) -> None:
-        there = self.node.vhosts.get(vhost)
-        if there is None:
-            self._fail_here(530, f"vhost {vhost} not found", "connection.open")
-            return
-        self.vhost = there
-        self.vhost_name = vhost
-        self._stop_timer()
-        self.node.connections[self] = None
-        self.state = "running"
-        self.out.append(method_frame(0, "connection.open-ok"))
-
-    def _update_secret(self, _secret: bytes, _reason: str) -> None:
-        """Users with passwords have nothing to renew: RabbitMQ takes any."""
-        self.out.append(method_frame(0, "connection.update-secret-ok"))
-
-    def _close(self, _code: int, _text: str, _class_id: int, _method_id: int) -> None:
-        self.out.append(method_frame(0, "connection.close-ok"))
-        self._end()
-
-    def _close_ok(self) -> None:
-        self._end()
+            self.fail_here(504, "expected 'channel.open'", name)
 
     def _await_close_ok(self, data: bytes) -> None:
         """After an error nothing is carried out any more, and frames may have lost their bounds: only this is looked for."""
         seen = self._tail + data
         if CLOSE_OK_FRAME in seen:
-            self._end()
+            self.end()
         self._tail = seen[-len(CLOSE_OK_FRAME) + 1 :]
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Say what is left, then the line ends; `lost` follows."""
         self.state = "closed"
         self.line.close()
 
     # --------------------------------------------------------------------------------------------------- errors
-    def _fail_here(self, code: int, text: str, name: str) -> None:
+    def fail_here(self, code: int, text: str, name: str) -> None:
         method = BY_NAME.get(name)
         ids = (0, 0) if method is None else (method.class_id, method.method_id)
         self._fail(code, text, *ids)
 
     def _fail(self, code: int, text: str, class_id: int, method_id: int) -> None:
         if self.state in ("closing", "closed"):
-            self._end()
+            self.end()
         elif self.state in ("header", "starting", "tuning"):
             _log.info("%s: handshake refused: %s %s", self.line.peer, code, text)
-            self._end()
+            self.end()
         else:
-            self._close_with(code, text, class_id, method_id)
+            self.close_with(code, text, class_id, method_id)
 
-    def _close_with(self, code: int, text: str, class_id: int, method_id: int) -> None:
+    def close_with(self, code: int, text: str, class_id: int, method_id: int) -> None:
         """A hard error: everything on this connection ends here."""
         self.flushing()
         self.state = "closing"
@@ -332,20 +241,20 @@ class Connection:
         self.out.append(
             method_frame(0, "connection.close", code, reply_text(code, text), class_id, method_id)
         )
-        self._stop_timer()
-        self._stop_timer = self.line.call_later(CLOSING_MAX_S, self._end)
+        self.stop_timer()
+        self.stop_timer = self.line.call_later(CLOSING_MAX_S, self.end)
         self.line.flush_soon()
 
     def close_by_operator(self, text: str) -> None:
         if self.state == "running":
-            self._close_with(320, text, 0, 0)
+            self.close_with(320, text, 0, 0)
         else:
-            self._end()
+            self.end()
 
     # ------------------------------------------------------------------------------------------------- channels
     def _open_channel(self, number: int) -> None:
         if len(self.channels) >= self.channel_max:
-            self._fail_here(
+            self.fail_here(
                 530,
                 f"number of channels opened ({len(self.channels)}) has reached the negotiated channel_max "
                 f"({self.channel_max})",
@@ -353,7 +262,7 @@ class Connection:
             )
             return
         if number in self.decoder.closing:
-            self._fail_here(504, "second 'channel.open' seen", "channel.open")
+            self.fail_here(504, "second 'channel.open' seen", "channel.open")
             return
         self.channels[number] = Channel(self, number)
         self.decoder.channels.add(number)
@@ -368,10 +277,10 @@ class Connection:
             self.decoder.closing.add(channel.number)
 
     # -------------------------------------------------------------------------------------- heartbeats, blocking
-    def _beat(self) -> None:
+    def beat(self) -> None:
         """Twice per agreed interval."""
         now = self.line.now()
-        interval_s = self._heartbeat_s
+        interval_s = self.heartbeat_s
         if not self.line.reading:  # by our own will: then its taking what we wrote is its sign of life
             waiting = self.line.waiting_bytes()
             if self.blocked or waiting != self._waiting_bytes:
@@ -384,7 +293,7 @@ class Connection:
         if now - self._said_at >= interval_s / 2 and self.line.writable:
             self.out.append(HEARTBEAT_FRAME)
             self.line.flush_soon()
-        self._stop_heartbeat = self.line.call_later(interval_s / 2, self._beat)
+        self.stop_heartbeat = self.line.call_later(interval_s / 2, self.beat)
 
     def _handshake_timed_out(self) -> None:
         _log.info("%s: handshake timed out in state %s", self.line.peer, self.state)
@@ -407,17 +316,3 @@ class Connection:
         if self.capabilities.get("connection.blocked") is True:
             self.say(method_frame(0, "connection.unblocked"))
         self.line.resume_reading("blocked")
-
-
-# (state, method on channel 0) → what happens. Whatever is not here is an error in that state.
-STEPS: Final[dict[tuple[str, str], Callable[..., None]]] = {
-    ("header", PROTOCOL_HEADER): Connection._protocol_header,
-    ("starting", "connection.start-ok"): Connection._start_ok,
-    ("tuning", "connection.tune-ok"): Connection._tune_ok,
-    ("opening", "connection.open"): Connection._open,
-    ("running", "connection.close"): Connection._close,
-    ("running", "connection.close-ok"): Connection._close_ok,
-    ("running", "connection.update-secret"): Connection._update_secret,
-    ("opening", "connection.close"): Connection._close,
-    ("tuning", "connection.close"): Connection._close,
-}

@@ -132,15 +132,20 @@ def reject(ch: Channel, tag: int, requeue: bool) -> None:
 
 
 def recover(ch: Channel, requeue: bool) -> None:
+    _check_requeue(requeue)
+    ch.say("basic.recover-ok")  # before what is delivered again, as RabbitMQ does it
     recover_async(ch, requeue)
-    ch.say("basic.recover-ok")
 
 
 def recover_async(ch: Channel, requeue: bool) -> None:
-    if not requeue:
-        raise AmqpError(540, "requeue=false")
+    _check_requeue(requeue)
     taken, ch.unacked = list(ch.unacked.values()), {}
     settle(ch, "requeue", taken)
+
+
+def _check_requeue(requeue: bool) -> None:
+    if not requeue:
+        raise AmqpError(540, "requeue=false")
 
 
 def take(ch: Channel, tag: int, multiple: bool) -> list[Unacked]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unimq.broker.engine.errors import AmqpError
+from unimq.wire.amqp091.encode import method_frame
 
 from . import replies
 
@@ -114,8 +115,10 @@ def queue_purge(ch: Channel, queue: str, no_wait: bool) -> None:
 
 
 def queue_delete(ch: Channel, queue: str, if_unused: bool, if_empty: bool, no_wait: bool) -> None:
+    at = len(ch.out)
     deleted = ch.vhost.delete_queue(
         ch.queue_name(queue), if_unused=if_unused, if_empty=if_empty, connection=ch.connection
     )
     if not no_wait:
-        ch.say("queue.delete-ok", deleted)
+        # before the cancels of our own consumers, as RabbitMQ says it
+        ch.out.insert(at, method_frame(ch.number, "queue.delete-ok", deleted))
