@@ -345,6 +345,12 @@ class Executor:
                 told.append("sent")
             except NackError:
                 told.append("nacked")
+            except (ChannelClosed, ChannelWrongStateError):
+                if op["ch"].endswith("0"):
+                    raise
+                told.append(
+                    "sent"
+                )  # without confirms nobody waits; the closing is told below, whenever it is seen
             except UnroutableError as error:
                 told.append(["returned", [self._returned(message) for message in error.messages]])
         return told

@@ -1,7 +1,8 @@
 """The pytest plug-in (entry point `pytest11`).
 
 Rules
-- Fixtures: `unimq_url`, a fresh in-process broker that is forgotten afterwards, and `unimq_client`, a client of it.
+- Fixtures: `unimq_url`, a fresh in-process broker that is forgotten afterwards, `unimq_client`, a client of it, and
+  `unimq_broker`, a reference broker on free loopback ports.
 - `@pytest.mark.unimq_async(timeout_s=30)` runs a coroutine test on a loop of its own under a hard limit. Tests without that
   mark are left to whatever else runs coroutines (pytest-asyncio, anyio): there is nothing to collide.
 - `--unimq-conformance-url` (repeatable) is what `python -m unimq.testing.ledger --url` uses.
@@ -19,6 +20,8 @@ import pytest
 
 if TYPE_CHECKING:
     import unimq
+
+    from ..broker.server import Broker
 
 # the suite's assertions should read as in a test file of one's own
 pytest.register_assert_rewrite("unimq.testing.conformance")
@@ -74,3 +77,12 @@ def unimq_client(unimq_url: str) -> Iterator[unimq.Client]:
 
     with unimq.connect(unimq_url) as client:
         yield client
+
+
+@pytest.fixture
+def unimq_broker() -> Iterator[Broker]:
+    """A running reference broker: `.urls["amqp"]`, `.clock.advance(seconds)`; ended after the test."""
+    from ..broker import run
+
+    with run(amqp=0) as broker:
+        yield broker

@@ -278,3 +278,28 @@ def test_who_follows_is_served_when_all_is_back() -> None:
         on.end_channel([first], [(made, first.entries)])
         assert second.bodies == "0 1 2 3"
         assert [entry.redelivered for entry in second.entries] == [True, True, False, False]
+
+
+def test_a_quorum_queue_counts_unsettled_gets_as_consumers() -> None:
+    on, _ = vhost()
+    made = quorum(on)
+    send(on, "q")
+    send(on, "q")
+    entries = [taken(on), taken(on)]
+    on.consume("q", Reader())
+    assert on.counts(made) == (0, 3)
+    on.ack(made, entries[:1])
+    assert on.counts(made) == (0, 2)
+
+
+def test_what_expires_while_it_is_asked_for_finds_its_dead_letter_place_at_once() -> None:
+    on, _ = vhost()
+    made = quorum(on, dead_letter_exchange="", dead_letter_routing_key="dead")
+    queue(on, "dead")
+    reader = Reader(room_for=1)
+    on.consume("q", reader)
+    send(on, "q", expiration="0")
+    on.requeue(made, reader.entries)
+    reader.room_for = 1
+    on.wanted(reader)
+    assert drained(on, "dead") == ["m"]

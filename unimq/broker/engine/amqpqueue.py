@@ -16,7 +16,7 @@ from typing import Any
 from .arguments import QueueSpec
 from .consumers import Consumer, Consumers
 from .limits import BATCH_ENTRIES
-from .message import Entry, Stored
+from .message import LEASED, Entry, Stored
 from .publication import Publication, delivery_count_header, publication_of
 from .queue import QueueCore
 from .results import Refusal
@@ -24,7 +24,7 @@ from .results import Refusal
 
 class AmqpQueue:
     __slots__ = (
-        "arguments", "auto_delete", "consumers", "core", "durable", "exclusive_to", "had_consumers", "name", "spec",
+        "_once", "arguments", "auto_delete", "consumers", "core", "durable", "exclusive_to", "had_consumers", "name", "spec",
         "unused_since",
     )  # fmt: skip
 
@@ -48,6 +48,7 @@ class AmqpQueue:
         self.consumers = Consumers(spec.single_active)
         self.had_consumers = False
         self.unused_since: float | None = None  # counts with x-expires only
+        self._once: list[Entry] = []  # quorum: what was got and may not be settled yet
 
     @property
     def ready(self) -> int:
@@ -92,10 +93,20 @@ class AmqpQueue:
         self.consumers.served(consumer)
         consumer.deliver(self, entries)
 
+    @property
+    def reader_count(self) -> int:
+        """A quorum queue takes each unsettled basic.get for a consumer (rabbit_fifo:query_stat)."""
+        self._once = [entry for entry in self._once if entry.state == LEASED]
+        return len(self.consumers) + len(self._once)
+
     def get(self, owner: Hashable, *, no_ack: bool) -> Entry | None:
         entries = self.core.lease(owner)
         if no_ack:
             self.core.ack(entries)
+        elif self.spec.kind == "quorum":
+            if len(self._once) >= BATCH_ENTRIES:
+                self._once = [entry for entry in self._once if entry.state == LEASED]
+            self._once += entries
         return entries[0] if entries else None
 
     def content(self, entry: Entry, *, by_get: bool = False) -> Publication:

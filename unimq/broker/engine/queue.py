@@ -64,6 +64,8 @@ class QueueCore(Putting):
         now = self._catch_up()
         shelf = self._shelf if session_id is None else self._shelves.get(session_id)
         if shelf is None or not shelf.count:
+            if self.news:  # the last of them has just expired
+                self._tell()
             return []
         held = self._leases.get(owner)
         if held is None:

@@ -132,7 +132,7 @@ class VHost(Publishing):
         """Ready messages and consumers. Asking counts as using (x-expires)."""
         queue.core.tick()
         self._undertaker.seen(queue)
-        return queue.core.ready, len(queue.consumers)
+        return queue.core.ready, queue.reader_count
 
     def delete_queue(
         self, name: str, *, if_unused: bool = False, if_empty: bool = False, connection: Hashable = None
