@@ -16,7 +16,11 @@ __all__ = ["run"]
 
 
 def run(**options: Any) -> Broker:
-    """A running broker in this process: `run(amqp=0)`. See `unimq.broker.server.run`."""
+    """A running broker in this process: `run(amqp=0)`; without any listener named, all of them on free ports. See
+    `unimq.broker.server.run`."""
+    from .listeners import LISTENERS
     from .server import run as run_server
 
+    if not options.keys() & set(LISTENERS):
+        options |= dict.fromkeys(LISTENERS, 0)
     return run_server(**options)

@@ -81,8 +81,8 @@ def unimq_client(unimq_url: str) -> Iterator[unimq.Client]:
 
 @pytest.fixture
 def unimq_broker() -> Iterator[Broker]:
-    """A running reference broker: `.urls["amqp"]`, `.clock.advance(seconds)`; ended after the test."""
+    """A running reference broker: `.urls` by protocol, `.clock.advance(seconds)`; ended after the test."""
     from ..broker import run
 
-    with run(amqp=0) as broker:
+    with run() as broker:
         yield broker

@@ -2,8 +2,8 @@
 
 Source: the AMQP 0-9-1 specification (classes connection, channel, exchange, queue, basic, tx), access of 0-9 which RabbitMQ
 still answers, and RabbitMQ's extensions (connection.blocked, unblocked and update-secret, exchange.bind and unbind,
-basic.nack, confirm). The fields are those of the wire, in order; one with a leading underscore is reserved: written as zero, skipped when read. `+content` marks methods
-that are followed by a content header and body.
+basic.nack, confirm). The fields are those of the wire, in order; one with a leading underscore is reserved: written as zero,
+skipped when read. `+content` marks methods that are followed by a content header and body.
 """
 
 from __future__ import annotations
