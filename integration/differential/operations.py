@@ -3,6 +3,7 @@
 Rules
 - An operation is a dict with JSON's types only, so that a program can be printed and typed in again.
 - Programs name queues q0… and exchanges e0…; the executor puts the run's prefix before them.
+- A channel consumes from one queue only: between the deliveries of two queues there is no order that could be compared.
 - Where time matters ("short"), a `wait` follows within a few operations: by then everything short is over, and nothing in
   between can tell how fast the machine is. The executor measures that this holds.
 """
@@ -43,6 +44,7 @@ class Making:
     queues: dict[str, Op] = field(default_factory=dict)
     exchanges: dict[str, Op] = field(default_factory=dict)
     tags: list[tuple[str, str, str]] = field(default_factory=list)  # channel, tag, queue
+    reads: dict[str, str] = field(default_factory=dict)  # channel → the one queue that it consumes from
     holders: list[str] = field(default_factory=list)  # channels that have been given something, probably
     since_wait: int = 0
     made: int = 0
@@ -400,7 +402,7 @@ def get(m: Making) -> Op:
 def consume(m: Making) -> Op:
     channel = m.channel()
     tag = m.tags[-1][1] if m.tags and m.wrong(0.1) else f"t{len(m.tags)}"
-    queue = m.queue()
+    queue = m.reads.setdefault(channel, m.queue())
     m.tags.append((channel, tag, queue))
     m.holders.append(channel)
     arguments: Op = {}

@@ -124,10 +124,13 @@ class QueueAndModel(RuleBasedStateMachine):
         self.lock(k)
 
     def lock(self, k: Known) -> None:
-        if self.options.lock_s is not None:
+        if self.options.lock_s is None:
+            return
+        deadline = self.clock.now() + self.options.lock_s
+        if k.deadline != deadline:  # renewed in the very moment of its lock, it keeps its place
             self.locks += 1
             k.locked = self.locks
-            k.deadline = self.clock.now() + self.options.lock_s
+            k.deadline = deadline
 
     def time_passes(self) -> None:
         now = self.clock.now()

@@ -208,6 +208,8 @@ class Holding:
             self._watch_ttl(again)
 
     def _lock(self, entry: Entry, deadline: float) -> None:
+        if entry.lease_deadline == deadline:
+            return  # renewed in the very moment: its place among equal deadlines stays
         entry.lease_deadline = deadline
         self._locks.push(deadline, entry)
         self._wake_at(deadline)
