@@ -72,8 +72,7 @@ class Kafka(NativeBroker):
         tool = [
             "kafka.tools.StorageTool",
             "format",
-            "-t",
-            cluster,
+            f"--cluster-id={cluster}",  # one in 64 begins with a hyphen
             "-c",
             "server.properties",
             "--feature",

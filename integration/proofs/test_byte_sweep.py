@@ -25,6 +25,7 @@ from unimq.testing.proxy import FaultProxy
 PLACES = 220
 PLACES_SHORT = 20
 STUBBORN_EVERY = 5
+UNREACHED = 2  # an exchange may be some bytes shorter than the measured one: nothing is cut there
 FINDINGS_SHOWN = 12
 LIMIT_S = 300
 SETTLE_S = 5.0
@@ -78,7 +79,7 @@ def test_a_connection_cut_at_any_byte_loses_nothing(
     figure(_figures(kind, sizes, seen))
     assert not findings, _text(findings)
     fired = sum(each.fired for each in seen)
-    assert fired >= 0.95 * len(places), f"only {fired} of {len(places)} cuts were reached"
+    assert len(places) - fired <= max(UNREACHED, len(places) // 20), f"only {fired} of {len(places)} cuts were reached"
     assert SHORT or fired >= 200
     assert gone(SETTLE_S) == []
 

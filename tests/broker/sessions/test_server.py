@@ -397,6 +397,6 @@ def test_a_port_in_use_is_said() -> None:
 
 
 def test_an_unknown_listener_is_a_mistake_of_the_caller() -> None:
-    for options in ({}, {"smtp": 0}):
+    for options in ({"amqp": None}, {"smtp": 0}):
         with pytest.raises(TypeError, match="amqp"):
             broker.run(**options)
