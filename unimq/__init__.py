@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ._connect import connect, connect_async
 from ._dead import DeadLetter
 from ._explain import Explanation, explain
-from ._links import DEFAULT
+from ._intake import DEFAULT
 from ._outgoing import Middleware
 from ._sync.client import Client
 from ._sync.dead_letters import DeadLetters

@@ -1,7 +1,7 @@
 """The sending half of a link: packs of messages on their way to one place, in order, bounded, each with an outcome.
 
 Theory of operation
-- A *pack* is what senders add to; a *flight* is a part of a pack in the driver's hands. A Pending is (pack, index).
+- A pack is what senders add to; a flight is a part of a pack in the driver's hands (`_pack.py`). A Pending is (pack, index).
 - Batching without timers: an idle link is fed at once; while flights are out, messages gather and leave together when one
   lands or when a full batch has gathered. `linger_s` makes an idle link wait that long as well.
 - `handed_over=False` and retryable: queued again, in order, until the item's deadline, then `SendTimeout`. Handed over and
@@ -13,7 +13,6 @@ Theory of operation
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections import deque
@@ -21,9 +20,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ._latch import Latch, Turnstile
-from .driver import Batch, BatchResult, Failed, Op, SenderLink
+from ._pack import Flight, Item, Pack, as_sent
+from .driver import BatchResult, Failed, Op, SenderLink
 from .errors import ConnectionFailed, SendOutcomeUnknown, SendTimeout, UnimqError
-from .message import Message, Receipt
+from .message import Message
 
 if TYPE_CHECKING:
     from ._ticker import Clockwork, Job
@@ -31,72 +31,7 @@ if TYPE_CHECKING:
 WINDOW_BYTES: Final = 64 * 1024 * 1024
 ANSWER_GRACE_S: Final = 0.25
 BACK_OFF_FIRST_S, BACK_OFF_MAX_S = 0.02, 1.0
-_log = logging.getLogger("unimq.send")
 Classify = Callable[[BaseException, Op, bool], UnimqError]
-Item = tuple[Message, "bytes | None", "str | None", "str | None"]  # message, body, content type, id
-
-
-class Pack(Latch):
-    """Messages added together. Set when every one has an outcome: `errors[i]`, or confirmed."""
-
-    __slots__ = (
-        "messages",
-        "bodies",
-        "types",
-        "ids",
-        "deadlines",
-        "errors",
-        "positions",
-        "left",
-        "bytes",
-        "unread",
-        "nowait",
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[Message] = []
-        self.bodies: list[bytes | None] = []
-        self.types: dict[int, str] | None = None
-        self.ids: list[str] | None = []
-        self.deadlines: list[float] = []
-        self.errors: dict[int, UnimqError] = {}
-        self.positions: list[tuple[Sequence[int], Sequence[Any]]] = []  # by flight
-        self.left = 0  # items without an outcome
-        self.bytes = 0
-        self.unread: set[int] = set()  # failed, and nobody has looked
-        self.nowait: set[int] | None = None  # sent with send_nowait: a failure is counted, nobody will look
-
-    def outcome(self, index: int) -> Receipt:
-        """The receipt of one item, or its error raised. Only once `is_set`."""
-        if self.errors and index in self.errors:
-            self.unread.discard(index)
-            raise self.errors[index]
-        return Receipt(None if self.ids is None else self.ids[index], self.position(index))
-
-    def position(self, index: int) -> Any:
-        for indexes, positions in self.positions:
-            if index in indexes:
-                return positions[indexes.index(index)]
-        return None
-
-    def __del__(self) -> None:
-        if self.unread:
-            first = next(iter(self.unread))
-            _log.error(
-                "%d sends failed and nobody looked; the first: %s", len(self.unread), self.errors[first]
-            )
-
-
-class Flight:
-    """A part of a pack: `indexes` of it, in order."""
-
-    __slots__ = ("pack", "indexes", "number")
-
-    def __init__(self, pack: Pack, indexes: Sequence[int], number: int) -> None:
-        self.pack = pack
-        self.indexes = indexes
-        self.number = number  # order of sending, kept when queued again
 
 
 class Batcher:
@@ -365,7 +300,7 @@ class Batcher:
             self._landed(flight, result)
 
         try:
-            accepted = link.submit(_batch(flight), done)
+            accepted = link.submit(flight.batch(), done)
         except Exception as error:  # the contract: a driver that raises from submit has taken nothing
             accepted = count
             early.append(BatchResult({i: Failed(error, handed_over=False) for i in range(count)}))
@@ -536,26 +471,3 @@ class Batcher:
             )
         self._queue = kept
         return finished
-
-
-def _batch(flight: Flight) -> Batch:
-    pack, indexes = flight.pack, flight.indexes
-    if len(indexes) == len(pack.messages):
-        return Batch(pack.messages, pack.bodies, pack.types, pack.ids, min(pack.deadlines))
-    types = None
-    if pack.types is not None:
-        types = {at: pack.types[i] for at, i in enumerate(indexes) if i in pack.types}
-    return Batch(
-        [pack.messages[i] for i in indexes],
-        [pack.bodies[i] for i in indexes],
-        types,
-        None if pack.ids is None else [pack.ids[i] for i in indexes],
-        min(pack.deadlines[i] for i in indexes),
-    )
-
-
-def as_sent(message: Message, message_id: str | None) -> Message:
-    """The message with the id it was sent with: sending this one again is the safe resend."""
-    if message_id is None or message.message_id is not None:
-        return message
-    return message.copy(message_id=message_id)

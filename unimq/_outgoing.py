@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from . import codec
-from ._batcher import Batcher, Item, Pack
+from ._batcher import Batcher
 from ._links import SenderIntent
+from ._pack import Item, Pack
 from .address import Address, Queue, Target, Topic
 from .capabilities import EMULATED, Capabilities
 from .codec import Codecs

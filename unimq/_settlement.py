@@ -5,7 +5,7 @@ Rules
   second verb, from any thread, finds nothing. `TRANSITIONS` is the whole life of a delivery.
 - The order is always: confirmed write to the next place, *then* settle the source. A copy that cannot be written leaves its
   source unsettled and is tried again with back-off; a crash between gives a duplicate, never a loss.
-- Settlements leave in batches without timers: at once when none is out, else together when one comes back.
+- Settlements leave in batches (`_settling.py`).
 - Bound to the link: when it dies, what is open becomes `LOST`, and what was settled and not confirmed goes to `lost`, which
   survives reconnects and is reported once, by `flush`, `close` or `on_settlement_lost`.
 """
@@ -17,33 +17,28 @@ import datetime as dt
 import enum
 import logging
 import random
-import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from . import _emulation as emulation
 from . import headers as h
-from ._latch import Latch, Turnstile
+from ._latch import Latch
+from ._settling import Settling
 from .address import HeaderValue, Queue, Subscription
 from .capabilities import Capabilities
 from .codec import Codecs
 from .delivery import Delivery
 from .driver import (
-    ALL_SETTLED,
     IN_HAND,
     NATIVE,
-    Ack,
     Copy,
     DeadLetterOutcome,
     Defer,
     LockRenewal,
-    Outcome,
     Place,
     Plan,
     ReceiverLink,
     Release,
-    SettleResult,
 )
 from .errors import AlreadySettled, DecodeError, LockLost, UnimqError, Unsupported
 from .retry import Dead, DeadLetter, Decision, InHand, Later, Retry, RetryLater, after_failure, jittered
@@ -51,8 +46,6 @@ from .retry import Dead, DeadLetter, Decision, InHand, Later, Retry, RetryLater,
 if TYPE_CHECKING:
     from ._copier import Copier
 
-SETTLE_MAX_PER_CALL: Final = 1_000
-ACK: Final = Ack()
 _log = logging.getLogger("unimq.settle")
 
 
@@ -108,20 +101,15 @@ class Desk:
         self._now = now
         self._random = seed
         self._adapter = adapter
-        self._link: ReceiverLink | None = None
         self._open: dict[Delivery, State] = {}
         self._copying: dict[Delivery, State] = {}
-        self._acks: deque[Delivery] = deque()
-        self._others: deque[tuple[Delivery, Outcome]] = deque()
-        self._busy = False
-        self._lock = threading.Lock()
+        self._settling = Settling(report=self._report_lost, idle=lambda: self.idle)
         self.lost: list[Delivery] = []
-        self.settled = Turnstile()  # turned whenever something left the books
         self.closed = False
 
     # ------------------------------------------------------------------------------------------------ the books
     def attach(self, link: ReceiverLink) -> None:
-        self._link = link
+        self._settling.link = link
 
     def arrived(self, deliveries: Sequence[Delivery]) -> None:
         """Open them; called once per batch by the receiver."""
@@ -141,14 +129,14 @@ class Desk:
     @property
     def idle(self) -> bool:
         """Nothing is on its way to the broker."""
-        return not (self._acks or self._others or self._busy or self._copying)
+        return self._settling.empty and not self._copying
 
     def is_open(self, delivery: Delivery) -> bool:
         return delivery in self._open
 
     def link_lost(self) -> None:
         """The link is dead: its deliveries are the broker's again. The driver completes what it had as lost."""
-        self._link = None
+        self._settling.link = None
         stranded: list[Delivery] = []
         for books, settled in ((self._open, False), (self._copying, True)):
             while books:
@@ -157,16 +145,12 @@ class Desk:
                 except KeyError:
                     break
                 delivery.lock_lost = True
-                if (
-                    settled
-                ):  # its verb was taken and is not done: the copy may be there, the source comes again
+                # its verb was taken and is not done: the copy may be there, the source comes again
+                if settled:
                     stranded.append(delivery)
-        while self._acks:
-            stranded.append(self._acks.popleft())
-        while self._others:
-            stranded.append(self._others.popleft()[0])
+        stranded += self._settling.take_all()
         self._report_lost(stranded)
-        self.settled.turn()
+        self._settling.settled.turn()
 
     def locks_lost(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -206,16 +190,15 @@ class Desk:
     def ack(self, delivery: Delivery) -> None:
         if self._open.pop(delivery, None) is None:
             self._take(delivery)  # raises the right error
-        self._acks.append(delivery)
-        if not self._busy:
-            self._kick()
+        self._settling.ack(delivery)
 
     def ack_many(self, deliveries: Sequence[Delivery]) -> None:
+        settling = self._settling
         for delivery in deliveries:
             self._take(delivery)
-            self._acks.append(delivery)
-        if not self._busy:
-            self._kick()
+            settling.acks.append(delivery)
+        if not settling.busy:
+            settling.kick()
 
     def release(self, delivery: Delivery) -> None:
         self._need("release", "release")
@@ -226,11 +209,10 @@ class Desk:
             )
         self._take(delivery)
         if how is NATIVE:
-            self._settle(delivery, Release())
+            self._settling.settle(delivery, Release())
         elif how is IN_HAND:
-            self._again(
-                copy.copy(delivery)
-            )  # another object: a second verb on the released one must still be refused
+            # another object: a second verb on the released one must still be refused
+            self._again(copy.copy(delivery))
         else:
             assert isinstance(how, Place)
             self._copy(delivery, how, {h.ATTEMPT: delivery.metadata.attempts}, delay_s=None)
@@ -257,7 +239,7 @@ class Desk:
     def defer(self, delivery: Delivery) -> None:
         self._need("defer", "defer")
         self._take(delivery)
-        self._settle(delivery, Defer())
+        self._settling.settle(delivery, Defer())
 
     def renew_lock(self, delivery: Delivery) -> bool:
         link = delivery.link
@@ -328,9 +310,8 @@ class Desk:
             policy, attempt=delivery.attempt, try_in_hand=delivery.try_in_hand, age_s=self._age_s(delivery)
         )
         if isinstance(decision, Later) and (self._ordered or not self._capabilities.retry_delay):
-            decision = Dead(
-                "exhausted"
-            )  # what would reorder, or cannot wait, is over after its tries in hand
+            # what would reorder, or cannot wait, is over after its tries in hand
+            decision = Dead("exhausted")
         if isinstance(decision, Dead):
             self._bury(delivery, decision.reason, "", error)
         elif isinstance(decision, InHand):
@@ -401,7 +382,7 @@ class Desk:
             delivery, self._now(), reason=reason, description=description, error=error
         )
         if target is NATIVE:
-            self._settle(
+            self._settling.settle(
                 delivery, DeadLetterOutcome(reason, description or (str(error) if error else ""), carried)
             )
         else:
@@ -431,111 +412,14 @@ class Desk:
     def _copied(self, copy: Copy, error: UnimqError | None) -> None:
         """The copy is written (any thread), or is of no use any more. Only now the source may go."""
         if self._copying.pop(copy.delivery, None) is None or error is not None:
-            self.settled.turn()
+            self._settling.settled.turn()
             return
-        self._acks.append(copy.delivery)
-        if not self._busy:
-            self._kick()
+        self._settling.ack(copy.delivery)
 
     def copy_wanted(self, copy: Copy) -> bool:
         """Whether a copy is still worth writing: not when its source went back to the broker."""
         return copy.delivery in self._copying
 
-    def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._others.append((delivery, outcome))
-        if not self._busy:
-            self._kick()
-
-    # ------------------------------------------------------------------------------------------ to the driver
-    def _kick(self) -> None:
-        """Hand over what has gathered. Appended-then-looked against freed-then-looked: nobody is left waiting."""
-        while True:
-            with self._lock:
-                if self._busy or not (self._acks or self._others):
-                    return
-                self._busy = True
-                groups = self._gather()
-            self._hand_over(groups)
-            if self._busy:
-                return
-
-    def _gather(self) -> list[tuple[Outcome, list[Delivery]]]:
-        if len(self._acks) == 1 and not self._others:
-            return [(ACK, [self._acks.popleft()])]
-        groups: list[tuple[Outcome, list[Delivery]]] = []
-        acks = [self._acks.popleft() for _ in range(min(len(self._acks), SETTLE_MAX_PER_CALL))]
-        if acks:
-            groups.append((ACK, acks))
-        for _ in range(min(len(self._others), SETTLE_MAX_PER_CALL)):
-            delivery, outcome = self._others.popleft()
-            if groups and groups[-1][0] == outcome:
-                groups[-1][1].append(delivery)
-            else:
-                groups.append((outcome, [delivery]))
-        return groups
-
-    def _hand_over(self, groups: list[tuple[Outcome, list[Delivery]]]) -> None:
-        done: Callable[[SettleResult], None]
-        if len(groups) == 1:
-            done = self._settled_one
-        else:
-            left = [len(groups)]
-            count_lock = threading.Lock()
-
-            def done(result: SettleResult) -> None:
-                if result.lost:
-                    self._report_lost(list(result.lost))
-                with count_lock:
-                    left[0] -= 1
-                    last = left[0] == 0
-                if last:
-                    self._freed()
-
-        link = self._link
-        for outcome, deliveries in groups:
-            # a verb may cross with the loss of its link: a tag of the old one means something else on the new one
-            stale = [delivery for delivery in deliveries if delivery.link is not link]
-            if stale:
-                self._report_lost(stale)
-                deliveries = [delivery for delivery in deliveries if delivery.link is link]
-            if link is None or not deliveries:
-                done(ALL_SETTLED)
-            else:
-                link.settle(deliveries, outcome, done)
-
-    def _settled_one(self, result: SettleResult) -> None:
-        if result.lost:
-            self._report_lost(list(result.lost))
-        self._freed()
-
-    def _freed(self) -> None:
-        self._busy = False
-        self.settled.turn()
-        if self._acks or self._others:
-            self._kick()
-
-    # --------------------------------------------------------------------------------------------------- flush
     def flush(self) -> Latch:
         """Set when the broker has everything settled before this call, or the link is gone."""
-        latch = Latch()
-
-        def at_rest() -> None:
-            if (
-                not self.idle
-            ):  # without a link too: what the driver has completes, as lost, and is to be in the report
-                turn = self.settled.latch()
-                if not self.idle:
-                    turn.add(at_rest)
-                    return
-            link = self._link
-            if link is None:
-                latch.set()
-                return
-            link.flush(confirmed)
-
-        def confirmed(result: SettleResult) -> None:
-            self._report_lost(list(result.lost))
-            latch.set()
-
-        at_rest()
-        return latch
+        return self._settling.flush()

@@ -117,9 +117,8 @@ class Connection:
             links, self._links = self._links, []
         for link in links:
             link.close(left())
-        with (
-            self._opening
-        ):  # a receiver that is just being opened has its connection by now, and finds it closed
+        # a receiver that is just being opened has its connection by now, and finds it closed
+        with self._opening:
             sessions = [session for session in (self._publish, self._consume) if session is not None]
         for session in sessions:
             session.close(left())

@@ -229,9 +229,8 @@ class ReceiverLink:
             self._free(deliveries, taken=not (self._acks_first or self._browsing))
             self._session.trampoline.run(lambda: done(ALL_SETTLED))
             return
-        if not isinstance(
-            outcome, Ack
-        ):  # the plan names places for these: the core copies, then acknowledges
+        # the plan names places for these: the core copies, then acknowledges
+        if not isinstance(outcome, Ack):
             _log.error("settle(%s) is not native here; nothing was sent", type(outcome).__name__)
             self._session.trampoline.run(lambda: done(SettleResult(lost=deliveries)))
             return

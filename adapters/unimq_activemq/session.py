@@ -51,9 +51,8 @@ class Trampoline:
             while waiting:
                 try:
                     waiting.popleft()()
-                except (
-                    Exception
-                ):  # the core wraps its callbacks; one that fails all the same must not stop the others
+                # the core wraps its callbacks; one that fails all the same must not stop the others
+                except Exception:
                     _log.exception("a completion failed")
         finally:
             self._local.waiting = None

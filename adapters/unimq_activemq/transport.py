@@ -237,9 +237,8 @@ class Transport(_StompTransport):  # type: ignore[misc]  # stomp.py says nothing
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except (
-            Exception
-        ):  # the boundary to our own callbacks: stomp.py would drop the connection without a word
+        # the boundary to our own callbacks: stomp.py would drop the connection without a word
+        except Exception:
             _log.exception("a callback of the %s connection failed", self._name)
 
     def _beat(self) -> None:

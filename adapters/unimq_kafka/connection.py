@@ -204,9 +204,8 @@ class KafkaConnection:
         reading = self._reading(source, options)
         link = KafkaReceiverLink(f"the receiver of {source}", options)
         owner = Owner(reading, link, self._sink)
-        group = (
-            reading.group or f"unimq-private-{uuid.uuid4().hex}"
-        )  # asked for by librdkafka, unknown to the broker
+        # asked for by librdkafka, unknown to the broker
+        group = reading.group or f"unimq-private-{uuid.uuid4().hex}"
         config = settings.consumer(self._base, self._native, self._endpoint, group, options.prefetch_bytes)
         config |= dict(options.native)
         config["error_cb"] = self._causes.append

@@ -380,9 +380,8 @@ class Owner:
             while not self._books.commits.idle and time.monotonic() < self._stop_by:
                 self._pause("closing", self._books.lanes.values())
                 self._books.commits.start()
-                self._consumer.poll(
-                    POLL_BUSY_S
-                )  # what it may still bring is not handed out, so it is not committed
+                # what it may still bring is not handed out, so it is not committed
+                self._consumer.poll(POLL_BUSY_S)
                 self._link.completions.run()
                 self._take_commands()
         except Exception as error:  # as in _run: it must not keep the consumer from being closed

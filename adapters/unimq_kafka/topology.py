@@ -200,9 +200,8 @@ def fix_position(admin: Any, group: str, topic: str, partitions: range, start: s
     group has receivers, or the right is missing) the answer is what to begin at: the assignment commits it."""
     if start == "earliest":
         return {}
-    now = offsets.ends(
-        admin, topic, partitions
-    )  # before anything else: what is sent from here on is received
+    # before anything else: what is sent from here on is received
+    now = offsets.ends(admin, topic, partitions)
     if offsets.committed(admin, group, topic, partitions):
         return {}
     try:

@@ -35,9 +35,8 @@ def make(calls: Iterable[Call]) -> None:
             call = waiting.popleft()
             try:
                 call()
-            except (
-                Exception
-            ):  # the contract says that it never raises; the calls behind it must be made all the same
+            # the contract says that it never raises; the calls behind it must be made all the same
+            except Exception:
                 _log.exception("a callback failed")
     finally:
         _here.calls = None

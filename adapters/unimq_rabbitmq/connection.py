@@ -345,9 +345,8 @@ class RabbitConnection:
                 return
             try:
                 fresh = parameters.ask(self._options)
-            except (
-                Exception
-            ):  # the user's code, on a thread of ours; the broker ends the connection when it must
+            # the user's code, on a thread of ours; the broker ends the connection when it must
+            except Exception:
                 _log.exception("a new token could not be had; the connection lives until the old one expires")
                 continue
             self._credential = fresh

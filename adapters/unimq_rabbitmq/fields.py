@@ -215,9 +215,8 @@ def encode_copy(copy: Copy, keyed: bool, waits: bool) -> tuple[bytes, bytes, str
     if remaining_s is None and meta.expires_at is not None:
         remaining_s = max(meta.expires_at.timestamp() - time.time(), 0.0)
     if remaining_s is None and properties.expiration is not None:
-        remaining_s = _seconds(
-            properties.expiration
-        )  # foreign and without a timestamp: all that can be known
+        # foreign and without a timestamp: all that can be known
+        remaining_s = _seconds(properties.expiration)
     if remaining_s is not None:
         if waits:
             headers[EXPIRES_MS] = math.ceil((time.time() + remaining_s) * 1000)

@@ -128,9 +128,8 @@ class Loop:
         if self.connection is not None:
             try:
                 self.connection.ioloop.close()
-            except (
-                Exception
-            ):  # pika's own clean-up of an abandoned loop; there is nothing left that could be lost
+            # pika's own clean-up of an abandoned loop; there is nothing left that could be lost
+            except Exception:
                 _log.debug("%s: closing the loop", self.name, exc_info=True)
 
     def _drop_socket(self) -> None:

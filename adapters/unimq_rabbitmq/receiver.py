@@ -172,9 +172,8 @@ class RabbitReceiver:
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Where pika reads the deliveries."""
-        self._settling.tags.skipped_to(
-            method.delivery_tag
-        )  # pika itself gives back what comes for a consumer that is ending
+        # pika itself gives back what comes for a consumer that is ending
+        self._settling.tags.skipped_to(method.delivery_tag)
         self._arrived(method.delivery_tag, Raw(decoded=(method, properties)), body)
         self.after_read()
 
@@ -411,9 +410,8 @@ class RabbitReceiver:
                         return
                     self._event.wait(BROWSE_LOOK_S)
                     self._event.clear()
-            except (
-                Exception
-            ):  # it is a courtesy: the link is closed, and whatever broke will be found by who comes next
+            # it is a courtesy: the link is closed, and whatever broke will be found by who comes next
+            except Exception:
                 _log.debug("waiting for %s to have its messages back", self.queue, exc_info=True)
 
     def _close_channel(self, answer: Answer) -> None:

@@ -92,9 +92,8 @@ class RabbitSender:
 
         def opened(channel: Any) -> None:
             channel.add_on_return_callback(self._publisher.on_return)
-            channel.confirm_delivery(
-                self._publisher.on_pika_confirm
-            )  # without a callback it asks for no answer
+            # without a callback it asks for no answer
+            channel.confirm_delivery(self._publisher.on_pika_confirm)
             # The place must be there: asked on this very channel, behind the confirm.select, so it is one round trip for both.
             # Passive: that needs no right to configure. What is not there closes the channel.
             if not self._ask or (self.route.key or "").startswith(REPLY_TO):

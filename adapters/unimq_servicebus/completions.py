@@ -39,9 +39,8 @@ class Completions:
                 call = self._queue.popleft()
             try:
                 call()
-            except (
-                Exception
-            ):  # a callback's error is not ours: it must not end an owner thread; it goes to the log
+            # a callback's error is not ours: it must not end an owner thread; it goes to the log
+            except Exception:
                 _log.exception("a callback raised")
             finally:
                 with self._lock:

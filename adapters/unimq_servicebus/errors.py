@@ -145,13 +145,11 @@ def row_of(error: BaseException) -> Row | None:
         for kind in type(layer).__mro__:
             if kind.__name__ in CLASSES:
                 return CLASSES[kind.__name__]
-        if isinstance(
-            layer, OSError
-        ):  # TimeoutError, ConnectionError, ssl.SSLError, a name that does not resolve
+        # TimeoutError, ConnectionError, ssl.SSLError, a name that does not resolve
+        if isinstance(layer, OSError):
             return _SILENCE
-        if isinstance(
-            layer, ValueError | TypeError
-        ):  # the library's own checks and its codec, before any I/O
+        # the library's own checks and its codec, before any I/O
+        if isinstance(layer, ValueError | TypeError):
             return Row(Closed if "already been shutdown" in str(layer) else InvalidMessage)
     return None
 

@@ -299,9 +299,8 @@ def read(raw: Any) -> Metadata:
         elif isinstance(value, int | float | bool | bytes):
             headers[name] = value
         elif isinstance(value, uuid.UUID):
-            headers[name] = str(
-                value
-            )  # null, list and map stay in headers_raw: they are no header values of ours
+            # null, list and map stay in headers_raw: they are no header values of ours
+            headers[name] = str(value)
     if raw.dead_letter_reason is not None:
         _, written = dead.headers(raw.dead_letter_error_description)
         ours.update(written)

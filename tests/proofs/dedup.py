@@ -43,9 +43,8 @@ async def live(world: World, url: str, queue: Queue) -> Life:
     try:
         await now(mq.declare(queue, dedup_window_s=WINDOW_S))
         await now(mq.send(queue, Message(b"the order", message_id=MESSAGE_ID, headers={"mine": 7})))
-        await now(
-            mq.send(queue, Message(b"the order", message_id=MESSAGE_ID))
-        )  # the window works: this one is dropped
+        # the window works: this one is dropped
+        await now(mq.send(queue, Message(b"the order", message_id=MESSAGE_ID)))
         receiver = mq.receiver(queue, retry=POLICY)
         await _retried_and_dead(life, receiver)
         await _replayed_by_hand(life, mq, queue)

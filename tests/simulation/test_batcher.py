@@ -12,7 +12,8 @@ import pytest
 
 from tests.simulation.simulated_time import SimulatedTime
 from unimq import ConnectionFailed, Message, Rejected, SendOutcomeUnknown, SendTimeout, UnimqError
-from unimq._batcher import Batcher, Pack
+from unimq._batcher import Batcher
+from unimq._pack import Pack
 from unimq.driver import Batch, BatchResult, Copy, Done, Failed, Op
 
 STEPS = 400

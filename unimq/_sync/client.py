@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from .. import url
 from .._batcher import Batcher
-from .._links import DEFAULT, Intake, ReceiverWish, SenderIntent, TopologyMode, _Default, place_maker
+from .._intake import DEFAULT, Intake, ReceiverWish, _Default
+from .._links import SenderIntent, TopologyMode, place_maker
 from .._outgoing import Line, Middleware, check_target
 from .._questions import Questions
 from .._supervisor import State, Supervisor

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from .._links import Intake
+from .._intake import Intake
 from ..address import Source
 from ..delivery import Delivery
 from ..driver import Op

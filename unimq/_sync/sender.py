@@ -13,15 +13,15 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from .._batcher import as_sent
 from .._outgoing import Line, PendingBase
+from .._pack import as_sent
 from ..address import Address
 from ..errors import Closed, ConnectionFailed, SendTimeout, UnimqError
 from ..message import Message, Receipt, SendReport
 from . import _wait as wait
 
 if TYPE_CHECKING:
-    from .._batcher import Item, Pack
+    from .._pack import Item, Pack
     from .client import Client
 
 BREATHE_EVERY: Final = 64  # sends that were confirmed at once before other tasks get a turn

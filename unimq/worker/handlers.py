@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._links import DEFAULT, _Default
+from .._intake import DEFAULT, _Default
 from ..address import Address, HeaderValue, Queue, Source, Subscription, Target, Topic
 from ..delivery import Delivery
 from ..errors import Unsupported

@@ -78,9 +78,8 @@ class Lane:
         retry = policy_for(self.group, self._client)
         self._retry = retry
         wide = self.group.prefetch(locks=bool(self._client.capabilities.lock_renewal))
-        private = (
-            isinstance(self.source, Subscription) and self.source.name is None
-        )  # it ends with its receiver
+        # it ends with its receiver
+        private = isinstance(self.source, Subscription) and self.source.name is None
         guarded = bool(self._client.capabilities.crash_limit) and not private
         if not guarded and not private:
             _log.info(

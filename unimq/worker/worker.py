@@ -20,7 +20,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from .._async.client import AsyncClient
-from .._links import DEFAULT, _Default
+from .._intake import DEFAULT, _Default
 from .._sync.client import Client
 from ..address import Address, Source, Target
 from ..errors import Closed, UnimqError, Unsupported
