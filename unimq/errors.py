@@ -93,9 +93,8 @@ def _portable(cause: BaseException) -> BaseException:
 
     try:
         pickle.loads(pickle.dumps(cause))
-    except (
-        Exception
-    ) as error:  # a library's error may fail in any way of its own; its text is what can be kept
+    # a library's error may fail in any way of its own; its text is what can be kept
+    except Exception as error:
         return CauseText(redact(f"{cause!r} (not picklable: {type(error).__name__})"))
     return cause
 

@@ -105,9 +105,8 @@ class ReceiverLink:
     def _listener(self, place: Place | None, origin: names.Ref | None) -> Any:
         only = None
         if origin is not None and self._flavour == names.CLASSIC:
-            only = names.native(
-                origin, self._flavour
-            ).destination  # no selector sees it: left unsettled, given back
+            # no selector sees it: left unsettled, given back
+            only = names.native(origin, self._flavour).destination
 
         windowed = self._flavour == names.ARTEMIS
 

@@ -107,9 +107,8 @@ class Owner:
             self._begin()
             while not self._stopping:
                 self._turn()
-        except (
-            Exception
-        ) as error:  # the thread's end: whatever it was, receive raises it and the core is told
+        # the thread's end: whatever it was, receive raises it and the core is told
+        except Exception as error:
             self._link.die(error)
             event = Cancelled if isinstance(error, NotFound) else Lost
             self._sink(event(self._link, error))

@@ -48,7 +48,41 @@ CONNECTION: Final[tuple[tuple[str, type[UnimqError], bool | None], ...]] = (
     ("ChannelWrongStateError", ConnectionFailed, None),
     ("ChannelClosedByClient", ConnectionFailed, None),
     ("SSLCertVerificationError", ConnectionFailed, False),
+    ("SSLEOFError", ConnectionFailed, None),
+    ("SSLZeroReturnError", ConnectionFailed, None),
+    ("SSLError", ConnectionFailed, False),
     ("OSError", ConnectionFailed, None),
+)
+# a connect that failed, pika's class and text → (ours, what it means, retryable): neither TLS nor pika says much by itself
+CONNECTING: Final[tuple[tuple[str, re.Pattern[str], type[UnimqError], str, bool | None], ...]] = (
+    (
+        "",
+        re.compile(r"ALERT_(UNKNOWN_CA|ACCESS_DENIED|(BAD|UNSUPPORTED)_CERTIFICATE|CERTIFICATE_\w+)"),
+        AuthenticationFailed,
+        "the broker refused our certificate",
+        None,
+    ),
+    (
+        "SSLError",
+        re.compile(r"WRONG_VERSION"),
+        ConnectionFailed,
+        "the port does not speak TLS, or no AMQP",
+        False,
+    ),
+    (
+        "IncompatibleProtocolError",
+        re.compile(r"StreamLostError.*SSL"),
+        ConnectionFailed,
+        "the broker ended the line when TLS was agreed: perhaps it wants a certificate, or another one",
+        True,
+    ),
+    (
+        "IncompatibleProtocolError",
+        re.compile(r"StreamLostError"),
+        ConnectionFailed,
+        "the broker ended the line before AMQP began: perhaps its port speaks TLS (amqps://)",
+        True,
+    ),
 )
 CONTENT: Final = ("ShortStringTooLong", "UnsupportedAMQPFieldException", "UnicodeEncodeError")
 
@@ -148,6 +182,10 @@ def _connection(
     if ours in (AuthenticationFailed, PermissionDenied) and text.startswith("StreamLostError"):
         # pika guesses from the phase; a broker that refuses says so with a close, a line that breaks says nothing
         ours = ConnectionFailed
+    if op is Op.CONNECT:
+        for name, pattern, kind, hint, again in CONNECTING:
+            if name in (type(error).__name__, "") and pattern.search(text):
+                return kind(f"{hint}: {text}", retryable=again, **_of(error))
     if ours is PermissionDenied and "not found" in text:
         return NotFound(f"the vhost is not there: {text}", **_of(error))
     if op is Op.SEND and handed_over and issubclass(ours, ConnectionFailed | ResourceExhausted):

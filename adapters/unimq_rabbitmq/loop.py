@@ -10,12 +10,15 @@ Theory of operation
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 import pika
+from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
 from unimq.errors import ConnectionFailed
 
@@ -49,9 +52,8 @@ class Loop:
         self._opened = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self.on_end: dict[
-            object, Callable[[BaseException], None]
-        ] = {}  # links, told when the loop ends without pika's word
+        # links, told when the loop ends without pika's word
+        self.on_end: dict[object, Callable[[BaseException], None]] = {}
         self.fast = fast and FAST
         self.connection: Any = None
         self.error: BaseException | None = None  # why it is dead
@@ -80,12 +82,11 @@ class Loop:
                 on_open_callback=self._on_open,
                 on_open_error_callback=self._on_open_error,
                 on_close_callback=self._on_close,
-                custom_ioloop=pika.adapters.select_connection.IOLoop(),
+                custom_ioloop=Services(IOLoop()),
             )
             self.connection.ioloop.start()
-        except (
-            Exception
-        ) as error:  # the end of the thread: whatever it was, links and waiters must hear of it
+        # the end of the thread: whatever it was, links and waiters must hear of it
+        except Exception as error:
             if self.error is None:
                 _log.exception("%s ended", self.name)
                 self.error = error
@@ -215,3 +216,19 @@ class Loop:
     def _join(self, timeout_s: float) -> None:
         if self._thread is not None and not self.here:
             self._thread.join(timeout_s)
+
+
+class Services(SelectorIOServicesAdapter):  # type: ignore[misc]  # pika has no types for us
+    """pika's I/O services, which start a thread for each look-up; an IP address needs none."""
+
+    def getaddrinfo(
+        self, host: str, port: int, on_done: Callable[[Any], None], *kind: Any, **kinds: Any
+    ) -> Any:
+        flags = kinds.get("flags", 0) | socket.AI_NUMERICHOST
+        try:
+            found = socket.getaddrinfo(
+                host, port, kinds.get("family", 0), kinds.get("socktype", 0), kinds.get("proto", 0), flags
+            )
+        except socket.gaierror:
+            return super().getaddrinfo(host, port, on_done, *kind, **kinds)
+        return self.call_later(0, lambda: on_done(found))

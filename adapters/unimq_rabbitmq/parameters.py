@@ -9,16 +9,18 @@ Rules
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import pika
 import pika.credentials
 
 from unimq.driver import ConnectOptions, Password, Token
-from unimq.errors import Unsupported
+from unimq.errors import ConnectionFailed, Unsupported
 from unimq.url import Endpoint, UrlError, check_options
+
+T = TypeVar("T")
 
 HEARTBEAT_S: Final = 60
 PORT, PORT_TLS = 5672, 5671
@@ -73,13 +75,25 @@ def tls(endpoint: Endpoint, options: ConnectOptions) -> ssl.SSLContext | None:
     if endpoint.scheme != "amqps":
         return None
     said = endpoint.options
-    context = ssl.create_default_context(cafile=said.get("ca"))
+    context = _load("ca", said.get("ca"), lambda: ssl.create_default_context(cafile=said.get("ca")))
     if said.get("verify", "true").lower() in _FALSE:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if "cert" in said:
-        context.load_cert_chain(said["cert"], said.get("key"))
+        files = ", ".join(filter(None, (said["cert"], said.get("key"))))
+        _load("cert", files, lambda: context.load_cert_chain(said["cert"], said.get("key")))
     return context
+
+
+def _load(option: str, path: str | None, load: Callable[[], T]) -> T:
+    """By itself a missing or a wrong file is an error that names neither."""
+    try:
+        return load()
+    except OSError as error:  # ssl's own errors are of this kind too
+        why = error.strerror or error
+        raise ConnectionFailed(
+            f"?{option}= cannot be used: {path}: {why}", retryable=False, cause=error
+        ) from error
 
 
 def ask(options: ConnectOptions) -> Password | Token | None:

@@ -417,9 +417,8 @@ class RabbitReceiver:
     def _close_channel(self, answer: Answer) -> None:
         if self._error is None and self._channel.is_open:
             if self._ordered:
-                getattr(
-                    self._channel, "_consumers", {}
-                ).clear()  # pika's close would cancel them first, see `close`
+                # pika's close would cancel them first, see `close`
+                getattr(self._channel, "_consumers", {}).clear()
             self._channel.add_on_close_callback(lambda *_: answer.set())
             self._channel.close()
         else:

@@ -251,9 +251,8 @@ class Lane:
                 sdk.defer_message(raw)
             else:
                 assert isinstance(outcome, Forget)  # answered by the link
-        except (
-            Exception
-        ) as error:  # the library may raise anything: a refusal loses this one, silence ends the link
+        # the library may raise anything: a refusal loses this one, silence ends the link
+        except Exception as error:
             if errors.ends_link(error) or not errors.is_refusal(error):
                 raise
             _log.info("%s: a settlement was refused: %s", self.options.what, error)
@@ -263,9 +262,8 @@ class Lane:
     def _call(self, sdk: Any, command: Call) -> None:
         try:
             command.finish(command.run(sdk))
-        except (
-            Exception
-        ) as error:  # it belongs to the thread that asked, and to the link where it ends the link
+        # it belongs to the thread that asked, and to the link where it ends the link
+        except Exception as error:
             command.finish(error=error)
             if errors.ends_link(error):
                 raise

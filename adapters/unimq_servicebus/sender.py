@@ -184,9 +184,8 @@ class ServiceBusSenderLink:
         try:
             while chunk := self._take():
                 self._write(chunk)
-        except (
-            Exception
-        ) as error:  # a bug of ours must not leave batches open: it ends the link, with its reason
+        # a bug of ours must not leave batches open: it ends the link, with its reason
+        except Exception as error:
             _log.exception("%s: the owner thread ended", self._what)
             self._die(error)
         self._close_sdk()

@@ -80,9 +80,8 @@ class Receiver:
             )
             try:
                 arrived = wait.arrivals(link, wanted, remaining, intake.changed)
-            except (
-                Exception
-            ) as error:  # the library's own: classified; a link that is being reopened is waited for
+            # the library's own: classified; a link that is being reopened is waited for
+            except Exception as error:
                 self._link_raised(error, changed, deadline)
                 continue
             intake.arrived(link, arrived)
