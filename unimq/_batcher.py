@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ._latch import Latch, Turnstile
+from ._latch import Latch, WaitingRoom
 from ._pack import Flight, Item, Pack, as_sent
 from .driver import BatchResult, Failed, Op, SenderLink
 from .errors import ConnectionFailed, SendOutcomeUnknown, SendTimeout, UnimqError
@@ -75,7 +75,7 @@ class Batcher:
         self._linger_job: Job | None = None
         self._over: UnimqError | None = None
         self._last_error: UnimqError | None = None
-        self.room = Turnstile()
+        self.room = WaitingRoom(self._has_room)
         self.dropped = 0
         self.landed = 0  # confirmed or failed: progress, for health
 
@@ -83,6 +83,9 @@ class Batcher:
     @property
     def outstanding(self) -> int:
         return self._out_items + self._queued_items + len(self._open.messages)
+
+    def _has_room(self) -> bool:
+        return self.outstanding < self._window and self._bytes < WINDOW_BYTES
 
     def add(
         self,
@@ -182,7 +185,7 @@ class Batcher:
             self._stalled = False
             self._back_off_s = BACK_OFF_FIRST_S
             self._pump()
-        self.room.turn()
+        self.room.call()
 
     def detach(self, error: UnimqError | None = None) -> None:
         with self._lock:
@@ -205,7 +208,7 @@ class Batcher:
             self._over = error
             finished = self._fail_queued(lambda flight, index: True, error)
         self._announce(finished)
-        self.room.turn()
+        self.room.call()
 
     @property
     def is_over(self) -> bool:
@@ -359,7 +362,7 @@ class Batcher:
             finished = self._resolve(flying, failed, result.positions if not again else None)
             self._pump()
         self._announce(finished)
-        self.room.turn()
+        self.room.call(len(flight.indexes))
 
     def _requeue(self, flight: Flight) -> None:
         """Back into its place in the order, and a pause before the next try: a link that refuses is not hammered."""
@@ -447,7 +450,7 @@ class Batcher:
                 self._watch(min(upcoming))
             self._pump()
         self._announce(finished)
-        self.room.turn()
+        self.room.call()
 
     def _fail_queued(self, condition: Callable[[Flight, int], bool], error: UnimqError | None) -> list[Pack]:
         """Fail the queued items that meet `condition` (with `SendTimeout` where `error` is None)."""

@@ -8,6 +8,7 @@ Rules
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 
 
@@ -75,3 +76,55 @@ class Turnstile:
             self._taken = False  # before the swap: who takes the new latch meanwhile marks it again
             latch, self._latch = self._latch, Latch()
         latch.set()
+
+
+class WaitingRoom:
+    """Who waits for room, first come first: waking all of them for each place that gets free would cost their square.
+
+    Take a `turn` *before* looking for room, `leave` it in any case. `again` after a wake-up that found no room: somebody
+    who did not wait was faster. Who leaves while there is room calls the next one, so nobody waits beside a free place.
+    """
+
+    __slots__ = ("_has_room", "_lock", "_waiting")
+
+    def __init__(self, has_room: Callable[[], bool]) -> None:
+        self._has_room = has_room
+        self._waiting: deque[Latch] = deque()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def turn(self) -> Latch:
+        turn = Latch()
+        self._waiting.append(turn)
+        return turn
+
+    def again(self, turn: Latch) -> Latch:
+        if not turn.is_set:
+            return turn
+        renewed = Latch()
+        with self._lock:
+            self._waiting.appendleft(renewed)
+        return renewed
+
+    def leave(self, turn: Latch) -> None:
+        with self._lock:
+            called = turn.is_set
+            turn.is_set = True  # passed over from now on
+        if called and self._has_room():
+            self.call(1)
+
+    def call(self, count: int | None = None) -> None:
+        """Wake the first `count`, or all."""
+        if not self._waiting:
+            return
+        called: list[Latch] = []
+        with self._lock:
+            while self._waiting and (count is None or len(called) < count):
+                turn = self._waiting.popleft()
+                if not turn.is_set:
+                    turn.is_set = True  # here, under the lock: who leaves now knows that it was called
+                    called.append(turn)
+        for turn in called:
+            turn.set()

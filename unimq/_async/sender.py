@@ -149,24 +149,26 @@ class AsyncSender:
         errors: dict[int, UnimqError],
     ) -> None:
         """Give a chunk to the batcher, waiting for room. What the time did not allow is in `errors`."""
+        if line is None:
+            return
         done = 0
-        while line is not None and done < len(chunk):
-            turned = line.batcher.room.latch()
-            try:
+        room = line.batcher.room
+        turn = room.turn()
+        try:
+            while done < len(chunk):
                 taken = line.batcher.add_many(chunk[done:] if done else chunk, deadline)
-            except UnimqError as error:
-                self._refuse(chunk, done, where, errors, error)
-                return
-            if taken is not None:
-                pack, first, count = taken
-                spans.append((line, pack, first, count))
-                done += count
-                continue
-            if not await wait.latch(turned, deadline - time.monotonic()) and time.monotonic() >= deadline:
-                self._refuse(
-                    chunk, done, where, errors, SendTimeout("the window stayed full; nothing was sent")
-                )
-                return
+                if taken is not None:
+                    pack, first, count = taken
+                    spans.append((line, pack, first, count))
+                    done += count
+                    continue
+                if not await wait.latch(turn, deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise SendTimeout("the window stayed full; nothing was sent")
+                turn = room.again(turn)
+        except UnimqError as error:
+            self._refuse(chunk, done, where, errors, error)
+        finally:
+            room.leave(turn)
 
     @staticmethod
     def _refuse(
@@ -228,16 +230,19 @@ class AsyncSender:
                 await wait.call(self._client._close_line, line, max(deadline - time.monotonic(), 0.0))
 
     async def _when_room(self, line: Line, item: Item, deadline: float) -> tuple[Pack, int]:
-        while True:
-            turned = line.batcher.room.latch()
-            placed = line.batcher.add(*item, deadline)
-            if placed is not None:
-                return placed
-            if not await wait.latch(turned, deadline - time.monotonic()) and time.monotonic() >= deadline:
-                raise SendTimeout(
-                    f"the window to {line.target} stayed full; nothing was sent",
-                    message=as_sent(item[0], item[3]),
-                )
+        room = line.batcher.room
+        turn = room.turn()
+        try:
+            while (placed := line.batcher.add(*item, deadline)) is None:
+                if not await wait.latch(turn, deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise SendTimeout(
+                        f"the window to {line.target} stayed full; nothing was sent",
+                        message=as_sent(item[0], item[3]),
+                    )
+                turn = room.again(turn)
+            return placed
+        finally:
+            room.leave(turn)
 
     async def _ready(self, message: Message | Any, deadline: float) -> Line:
         """The line for this message, its link opened."""
