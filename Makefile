@@ -32,6 +32,7 @@ check: $(READY)  ## ruff, mypy strict, generated files, tidy
 	$(PY) -m mypy
 	$(PY) tools/unasync.py --check
 	$(PY) tools/promises.py --check
+	$(PY) tools/diagrams.py --check
 	$(PY) -m pytest -q tests/test_tidy.py
 
 conformance: $(READY)  ## the ledger: which promise holds on which broker
@@ -46,9 +47,10 @@ bench: $(READY)  ## against the raw client, interleaved
 docs: $(READY)  ## runs every code block of README and docs
 	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
 
-generate: $(READY)  ## the sync twin from the async source, the tables of promises
+generate: $(READY)  ## the sync twin from the async source, the tables of promises, the pictures of the state machines
 	$(PY) tools/unasync.py
 	$(PY) tools/promises.py
+	$(PY) tools/diagrams.py
 
 clean:  ## all that was made, the virtual environment too
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -134,6 +134,11 @@ class Desk:
     def is_open(self, delivery: Delivery) -> bool:
         return delivery in self._open
 
+    def state(self, delivery: Delivery) -> State:
+        """Where it is by the books, which say no more of what left them than that it is `SETTLING`."""
+        kept = self._open.get(delivery) or self._copying.get(delivery)
+        return kept or (State.LOST if delivery.lock_lost else State.SETTLING)
+
     def link_lost(self) -> None:
         """The link is dead: its deliveries are the broker's again. The driver completes what it had as lost."""
         self._settling.link = None

@@ -15,7 +15,7 @@ import pytest
 from tests.simulation.simulated_time import SimulatedTime
 from unimq import AlreadySettled, ConnectionFailed, Delivery, LockLost, Queue, Retry, UnimqError
 from unimq._copier import Copier
-from unimq._settlement import Desk
+from unimq._settlement import TRANSITIONS, Desk, State
 from unimq.capabilities import NATIVE as HAS
 from unimq.capabilities import Capabilities
 from unimq.codec import Codecs
@@ -160,6 +160,19 @@ def classify(error: BaseException, op: Op, handed_over: bool) -> UnimqError:
     return error
 
 
+def reachable() -> set[tuple[State, State]]:
+    """What may be seen of a delivery at two moments, any number of transitions apart."""
+    pairs = {(before, after) for (before, _), after in TRANSITIONS.items()}
+    while True:
+        more = {(first, last) for first, middle in pairs for other, last in pairs if middle is other}
+        if more <= pairs:
+            return pairs | {(state, state) for state in State}
+        pairs |= more
+
+
+REACHABLE = reachable()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_settled_before_the_next_place_has_it(seed: int) -> None:
     rng = random.Random(seed)
@@ -194,8 +207,12 @@ def test_nothing_is_settled_before_the_next_place_has_it(seed: int) -> None:
     hands: list[Delivery] = []
     acked_by_user: set[str] = set()
     moved_by_user: set[str] = set()
+    life: dict[Delivery, State] = {}
 
     def check() -> None:
+        for delivery, before in life.items():
+            now = life[delivery] = desk.state(delivery)
+            assert (before, now) in REACHABLE, f"{delivery.raw} went from {before} to {now}"
         for name in source.acked:
             copied = any(each.startswith(f"{name}#") for each in written)
             assert name in acked_by_user or copied, f"{name} was settled and is nowhere"
@@ -207,6 +224,7 @@ def test_nothing_is_settled_before_the_next_place_has_it(seed: int) -> None:
             if message is not None:
                 desk.arrived([message])
                 hands.append(message)
+                life[message] = desk.state(message)
         elif action < 0.75 and hands:
             delivery = hands.pop(rng.randrange(len(hands)))
             verb = rng.choice(["ack", "retry", "dead", "release"])
@@ -251,3 +269,4 @@ def test_nothing_is_settled_before_the_next_place_has_it(seed: int) -> None:
     assert everything == {f"m{i}" for i in range(60)}, "a message is gone"
     assert source.acked, "the simulation settled nothing: it proves nothing"
     assert moved_by_user
+    assert {State.SETTLING, State.LOST} <= set(life.values())
