@@ -2,8 +2,8 @@
 
 Rules
 - FastStream: publisher confirms on (its default), persistent, mandatory (its default), a publisher object made once,
-  `WINDOW` publishes gathered. Kombu (through py-amqp): `confirm_publish`, one channel, one answer per message, since it has
-  no other confirmed way.
+  `WINDOW` publishes gathered. Its subscriber has the prefetch of ours, and takes the body as it is (`apply_types=False`).
+- Kombu (through py-amqp): `confirm_publish`, one channel, one answer per message, since it has no other confirmed way.
 - Without them their rows are left out, and the report says so.
 """
 
@@ -20,6 +20,7 @@ from bench.session import BenchFailed, Stopwatch
 from bench.stats import Run
 
 PERSISTENT: Final = 2
+CONSUME_LIMIT_S: Final = 120.0
 _PREFIX: Final = secrets.token_hex(8)
 _numbers = itertools.count(1)
 
@@ -54,6 +55,42 @@ def faststream_gathered(url: str, queue: str, body: bytes, count: int, window: i
             return watch.stop(count)
 
     return asyncio.run(main())
+
+
+def faststream_consume(url: str, queue: str, lead: int, count: int, *, prefetch: int, body_bytes: int) -> Run:
+    """A subscriber that counts bytes and does nothing else; the clock stops at its last message, as the worker's does."""
+    rabbit: Any = importlib.import_module("faststream.rabbit")
+    watch = Stopwatch()
+    seen = size = 0
+
+    async def main() -> Run:
+        runs: list[Run] = []
+        over = asyncio.Event()
+        channel = rabbit.Channel(prefetch_count=prefetch)
+        broker = rabbit.RabbitBroker(
+            url, default_channel=channel, apply_types=False, logger=None, log_level=logging.CRITICAL
+        )
+
+        @broker.subscriber(rabbit.RabbitQueue(queue, durable=True, declare=False))  # type: ignore[untyped-decorator]
+        async def count_one(body: bytes) -> None:
+            nonlocal seen, size
+            seen += 1
+            size += len(body)
+            if seen == lead:
+                watch.start()
+            elif seen == lead + count:
+                runs.append(watch.stop(count))
+                over.set()
+
+        async with broker:
+            await broker.start()
+            await asyncio.wait_for(over.wait(), CONSUME_LIMIT_S)
+        return runs[0]
+
+    run = asyncio.run(main())
+    if size != (lead + count) * body_bytes:
+        raise BenchFailed(f"{size} bytes came, not {(lead + count) * body_bytes}")
+    return run
 
 
 def kombu_each(url: str, queue: str, body: bytes, count: int) -> Run:

@@ -8,6 +8,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any, Final
 import unimq
 from bench.session import BenchFailed, Stopwatch
 from bench.stats import Run
-from unimq import Message, Queue
+from unimq import Message, Queue, Retry, Worker
 
 WAIT_S: Final = 60.0  # for one message, before the run has failed
 PER_RECEIVE: Final = 100
@@ -144,6 +145,39 @@ def receive_one_async(url: str, queue: Queue, lead: int, count: int, *, prefetch
     return asyncio.run(main())
 
 
+# ---------------------------------------------------------------------------------------------------------- working
+def work(
+    url: str, queue: Queue, lead: int, count: int, *, prefetch: int, body_bytes: int, is_async: bool
+) -> Run:
+    """A worker whose handler counts bytes and does nothing else; the last acks leave while it stops, outside of the clock."""
+    worker = Worker(url)
+    watch = Stopwatch()
+    seen = size = 0
+    runs: list[Run] = []
+
+    def count_one(body: bytes) -> None:
+        nonlocal seen, size
+        seen += 1
+        size += len(body)
+        if seen == lead:
+            watch.start()
+        elif seen == lead + count:
+            runs.append(watch.stop(count))
+            worker.stop()
+
+    async def count_one_async(body: bytes) -> None:
+        count_one(body)
+
+    register = worker.handler(
+        queue, prefetch=prefetch, retry=Retry(immediate=0, delayed_s=[]), dead_letter=None
+    )
+    register(count_one_async if is_async else count_one)
+    code = worker.run()
+    if code or not runs or size != (lead + count) * body_bytes:
+        raise BenchFailed(f"the worker ended with {code} after {size} of {(lead + count) * body_bytes} bytes")
+    return runs[0]
+
+
 def threads_per_receiver(url: str, queue: Queue, receivers: int) -> str:
     """How many threads wait in `receivers` receivers of one client, beside one."""
 
@@ -168,13 +202,22 @@ def threads_per_receiver(url: str, queue: Queue, receivers: int) -> str:
 
 # -------------------------------------------------------------------------------------------------------- importing
 def import_time(module: str, count: int, strangers: tuple[str, ...] = ()) -> Run:
-    """In a process of its own, the first import of it there. What of `strangers` it loaded fails the run."""
+    """In a process of its own, the first import of it there. What of `strangers` it loaded fails the run. Its bytecode is
+    there, as after an installation: one import before the measured ones sees to it."""
     wall_s = cpu_s = 0.0
-    for _ in range(count):
-        probe = IMPORT_PROBE.format(module=module, strangers=strangers)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    probe = IMPORT_PROBE.format(module=module, strangers=strangers)
+    for number in range(count + 1):
         done = subprocess.run(
-            [sys.executable, "-c", probe], capture_output=True, text=True, timeout=WAIT_S, check=True
+            [sys.executable, "-c", probe],
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=True,
+            env=environment,
         )
+        if number == 0:
+            continue
         wall, cpu, *loaded = done.stdout.split()
         if loaded:
             raise BenchFailed(f"import {module} loads {', '.join(loaded)}")

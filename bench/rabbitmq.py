@@ -128,6 +128,11 @@ def _rows(url: str, place: Place) -> list[Row]:
             lambda n: ours.receive_and_ack(url, queue, LEAD, n, prefetch=PREFETCH, body_bytes=size, many=many)
         )
 
+    def worker(is_async: bool) -> Callable[[int], Run]:
+        return place.filled(
+            lambda n: ours.work(url, queue, LEAD, n, prefetch=PREFETCH, body_bytes=size, is_async=is_async)
+        )
+
     gathered = place.emptied(lambda n: ours.gathered_sends(url, queue, BODY, n, WINDOW))
     select_publish = f"SelectConnection, confirms pipelined, window {WINDOW:,}"
     select_consume = f"SelectConnection, prefetch {PREFETCH}, an ack per message"
@@ -206,6 +211,20 @@ def _rows(url: str, place: Place) -> list[Row]:
             facts=lambda: ours.threads_per_receiver(url, queue, RECEIVERS),
         ),
         Row(
+            "worker",
+            f"a worker's handler that does nothing, sync, concurrency 1, prefetch {PREFETCH}",
+            select_consume,
+            worker(is_async=False),
+            consume(),
+        ),
+        Row(
+            "worker_async",
+            f"a worker's handler that does nothing, async, concurrency 1, prefetch {PREFETCH}",
+            select_consume,
+            worker(is_async=True),
+            consume(),
+        ),
+        Row(
             "connect",
             "connect() and the first confirmed send",
             "BlockingConnection, confirm_delivery, one basic_publish",
@@ -236,6 +255,20 @@ def _rows(url: str, place: Place) -> list[Row]:
                 slow=True,
             )
         )
+        found.append(
+            Row(
+                "worker_faststream",
+                f"a worker's handler that does nothing, async, concurrency 1, prefetch {PREFETCH}",
+                f"FastStream {version('faststream')} on aio-pika {version('aio-pika')}, a subscriber that does nothing",
+                worker(is_async=True),
+                place.filled(
+                    lambda n: others.faststream_consume(
+                        url, name, LEAD, n, prefetch=PREFETCH, body_bytes=size
+                    )
+                ),
+                slow=True,
+            )
+        )
     if others.installed("kombu"):
         found.append(
             Row(
@@ -250,4 +283,8 @@ def _rows(url: str, place: Place) -> list[Row]:
     return found
 
 
-LEFT_OUT: Final = {"async_send_faststream": "faststream[rabbit]", "send_each_kombu": "kombu"}
+LEFT_OUT: Final = {
+    "async_send_faststream": "faststream[rabbit]",
+    "worker_faststream": "faststream[rabbit]",
+    "send_each_kombu": "kombu",
+}

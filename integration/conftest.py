@@ -50,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def real_broker(request: pytest.FixtureRequest) -> Iterator[Callable[[str], sources.Broker]]:
-    """`real_broker("kafka")`: the same for the whole session, started when first asked for."""
+    """`real_broker("kafka")` or `("kafka+tls")`: the same for the whole session, started when first asked for."""
     started: dict[str, sources.Broker] = {}
     absent: dict[str, str] = {}
     used = request.config.stash[_used]
@@ -130,7 +130,13 @@ def unique() -> Callable[[str], str]:
     return lambda prefix: f"{prefix}-{uuid4().hex[:12]}"
 
 
+@pytest.fixture(scope="session")
+def missing() -> Callable[[str, str], NoReturn]:
+    """`missing("kafka", reason)`: a skip, or a failure where that broker is required."""
+    return _missing
+
+
 def _missing(name: str, reason: str) -> NoReturn:
-    if name in sources.required():
+    if name.partition("+")[0] in sources.required():
         pytest.fail(f"UNIMQ_REQUIRE has {name}, but {reason}", pytrace=False)
     pytest.skip(reason)

@@ -3,6 +3,7 @@
 Per broker, in this order: `UNIMQ_<NAME>_URL`; a container, when a Docker daemon answers and the image is here or can be had; a
 native process. `UNIMQ_LANE=url|docker|native` leaves only that one.
 
+- A variant (`rabbitmq+tls`) is a broker of its own, with its own variable (`UNIMQ_RABBITMQ_TLS_URL`); it comes in no container.
 - What is not there is a reason, and all reasons together are the text of the skip. `UNIMQ_REQUIRE=rabbitmq,kafka` makes it a
   failure: otherwise a green run may have tested nothing.
 - What is there and does not work is an error, never a skip: a URL that nobody answers, a broker that does not come up.
@@ -14,14 +15,16 @@ import gc
 import os
 import re
 import socket
+import ssl
 import struct
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from integration.native import BROKERS, NativeBroker
+from integration.native import BROKERS, NativeBroker, kind_of, make, variable
 from unimq.errors import redact
 from unimq.testing import containers
 
@@ -30,6 +33,7 @@ DAEMON_TIMEOUT_S = 2
 PULL_TIMEOUT_S = 300
 PROBE_TIMEOUT_S = 10.0
 UNKNOWN_VERSION = "unknown version"
+_PORTS = {"amqp": 5672, "amqps": 5671, "stomp": 61613, "stomps": 61614}  # else Kafka's
 
 CONTAINERS: dict[str, type[containers.Container]] = {
     "rabbitmq": containers.RabbitMQContainer,
@@ -92,18 +96,20 @@ def required() -> frozenset[str]:
 
 
 def _from_url(name: str) -> Broker | str:
-    variable = f"UNIMQ_{name.upper()}_URL"
-    url = os.environ.get(variable)
+    its = variable(name)
+    url = os.environ.get(its)
     if not url:
-        return f"{variable} is not set"
+        return f"{its} is not set"
     try:
         version = probe(url)
     except OSError as error:
-        raise BrokerError(f"{variable} is set and nobody answers at {redact(url)}: {error}") from error
+        raise BrokerError(f"{its} is set and nobody answers at {redact(url)}: {error}") from error
     return Broker(name, url, version, "url", None, stop=lambda: None)
 
 
 def _from_docker(name: str) -> Broker | str:
+    if name not in CONTAINERS:
+        return "a variant comes in no container"
     if reason := _no_daemon():
         return reason
     container = CONTAINERS[name]()
@@ -121,10 +127,9 @@ def _from_docker(name: str) -> Broker | str:
 
 
 def _from_native(name: str) -> Broker | str:
-    kind = BROKERS[name]
-    if reason := kind.available():
+    if reason := kind_of(name).available():
         return reason
-    native = kind()
+    native = make(name)
     native.start()
     return Broker(name, native.url, native.version, "native", native, stop=native.stop)
 
@@ -173,16 +178,17 @@ def _no_image(image: str) -> str | None:
 
 def probe(url: str, timeout_s: float = PROBE_TIMEOUT_S) -> str:
     """Connects and returns the version that the broker itself tells; `OSError` when nobody answers. Kafka tells none."""
-    parts = urlsplit(url.split(",")[0])
-    default_port, greeting, pattern = {
-        "amqp": (5672, b"AMQP\0\0\x09\x01", rb"\x07versionS(?P<length>.{4})(?P<rest>.*)"),
-        "stomp": (
-            61613,
-            _stomp_connect(parts.username, parts.password),
-            rb"\nserver:[^/\n]*/(?P<word>[^ \n]+)",
-        ),
-    }.get(parts.scheme, (9092, None, b""))
-    with socket.create_connection((parts.hostname or "", parts.port or default_port), timeout_s) as sock:
+    first, _, query = url.partition("?")
+    parts = urlsplit(first.split(",")[0])
+    greeting, pattern = {
+        "amqp": (b"AMQP\0\0\x09\x01", rb"\x07versionS(?P<length>.{4})(?P<rest>.*)"),
+        "stomp": (_stomp_connect(parts.username, parts.password), rb"\nserver:[^/\n]*/(?P<word>[^ \n]+)"),
+    }.get(parts.scheme.removesuffix("s"), (None, b""))
+    with ExitStack() as stack:
+        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 9092)
+        sock = stack.enter_context(socket.create_connection((host, port), timeout_s))
+        if parts.scheme.endswith("s"):
+            sock = stack.enter_context(_secured(sock, host, dict(parse_qsl(query))))
         if greeting is None:
             return UNKNOWN_VERSION
         sock.sendall(greeting)
@@ -204,6 +210,13 @@ def probe(url: str, timeout_s: float = PROBE_TIMEOUT_S) -> str:
     return found["rest"][:length].decode(errors="replace")
 
 
+def _secured(sock: socket.socket, host: str, options: dict[str, str]) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=options.get("ca"))
+    if "cert" in options:
+        context.load_cert_chain(options["cert"], options.get("key"))
+    return context.wrap_socket(sock, server_hostname=host)
+
+
 def _stomp_connect(user: str | None, password: str | None) -> bytes:
-    login = f"login:{user}\npasscode:{password}\n" if user else ""
+    login = f"login:{unquote(user)}\npasscode:{unquote(password or '')}\n" if user else ""
     return f"CONNECT\naccept-version:1.2\nhost:unimq\n{login}\n\0".encode()

@@ -24,6 +24,14 @@ def test_every_reason_is_told() -> None:
     assert str(caught.value) == "no rabbitmq: UNIMQ_RABBITMQ_URL is not set; no daemon; not installed"
 
 
+def test_a_variant_has_its_own_variable_and_no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIMQ_RABBITMQ_URL", "amqp://another")
+    with pytest.raises(sources.Unavailable) as caught:
+        sources.obtain("rabbitmq+tls")
+    said = "UNIMQ_RABBITMQ_TLS_URL is not set; a variant comes in no container; not installed"
+    assert str(caught.value) == f"no rabbitmq+tls: {said}"
+
+
 @pytest.mark.parametrize(
     ("lane", "reason"),
     [("url", "UNIMQ_RABBITMQ_URL is not set"), ("docker", "no daemon"), ("native", "not installed")],

@@ -104,6 +104,40 @@ def test_the_command_has_the_urls_and_its_code_is_ours(tmp_path: Path) -> None:
     assert nothing_left(tmp_path)
 
 
+def test_a_variant_says_all_that_a_client_needs(tmp_path: Path) -> None:
+    file = tmp_path / "ready.json"
+    script = (
+        "import os, unimq\n"
+        "with unimq.connect() as mq:\n"
+        "    print(mq.capabilities.found)\n"
+        "assert os.environ['UNIMQ_URL'] == os.environ['UNIMQ_RABBITMQ_MTLS_URL']\n"
+        f"print(open({str(file)!r}).read(), open(os.environ['UNIMQ_CA']).readline())"
+    )
+    with up(
+        tmp_path, "rabbitmq+mtls", "--ready-file", str(file), "--", sys.executable, "-c", script
+    ) as process:
+        out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, err
+    assert out.startswith("RabbitMQ 3") and "BEGIN CERTIFICATE" in out
+    told = json.loads(out[out.index("{") : out.index("}") + 1])
+    assert set(told) == {"rabbitmq+mtls", "ca"}
+    assert (
+        told["rabbitmq+mtls"].startswith("amqps://127.0.0.1:")
+        and "mechanism=EXTERNAL" in told["rabbitmq+mtls"]
+    )
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "says"), [("rabbit", "no broker 'rabbit'"), ("kafka+mtsl", "no variant 'mtsl'")]
+)
+def test_a_wrong_label_is_2(tmp_path: Path, label: str, says: str) -> None:
+    with up(tmp_path, label) as process:
+        _, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 2
+    assert says in err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_after_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     file = tmp_path / "ready.json"

@@ -1,8 +1,11 @@
 """Starts real brokers, runs a command with their URLs in its environment, stops them with it.
 
     python -m integration.up rabbitmq kafka artemis classic -- COMMAND ARGS…
+    python -m integration.up rabbitmq+tls rabbitmq+mtls kafka+login artemis+tls+login …
 
-- The command finds `UNIMQ_URL` (the first broker) and `UNIMQ_RABBITMQ_URL`, `UNIMQ_KAFKA_URL` … and its exit code is ours.
+- The command finds `UNIMQ_URL` (the first broker) and `UNIMQ_RABBITMQ_URL`, `UNIMQ_KAFKA_TLS_URL` … and its exit code is ours.
+- A variant (`native/security.py`) has TLS, asks for a client's certificate or has a login of its own. Its URL says all that
+  `unimq.connect` needs; `UNIMQ_CA` is the CA made for this run. Keys lie in the brokers' directories and end with them.
 - Without a command the URLs are printed and the brokers stay until Ctrl-C or SIGTERM.
 - Nothing stays behind: no process, no directory; also when this program itself is killed.
 """
@@ -23,7 +26,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from integration.native import BROKERS, BrokerFailed, NativeBroker
+from integration.native import BROKERS, Authority, BrokerFailed, NativeBroker, kind_of, make, read, variable
 
 COMMAND_STOP_TIMEOUT_S = 30.0
 EXIT_UNAVAILABLE = 3
@@ -39,28 +42,32 @@ class _Told(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    names, command, ready_file = _arguments(sys.argv[1:] if argv is None else argv)
-    missing = {name: reason for name in names if (reason := BROKERS[name].available())}
-    for name, reason in missing.items():
-        print(f"{name}: cannot be started here: {reason}", file=sys.stderr)
+    labels, command, ready_file = _arguments(sys.argv[1:] if argv is None else argv)
+    missing = {label: reason for label in labels if (reason := kind_of(label).available())}
+    for label, reason in missing.items():
+        print(f"{label}: cannot be started here: {reason}", file=sys.stderr)
     if missing:
         return EXIT_UNAVAILABLE
     for number in _SIGNALS:
         # Under nohup SIGHUP is ignored already, and stays so.
         if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGTERM:
             signal.signal(number, _on_signal)
-    brokers = [BROKERS[name]() for name in names]
+    authority = Authority() if any(read(label)[1].tls for label in labels) else None
+    brokers = [make(label, authority) for label in labels]
     try:
         with ExitStack() as stack:
             for broker in brokers:
                 stack.callback(broker.stop)
             try:
                 _start(brokers)
-                urls = {broker.name: broker.url for broker in brokers}
+                urls = {broker.label: broker.url for broker in brokers}
+                ca = next((str(broker.files.ca) for broker in brokers if broker.files is not None), None)
                 if ready_file is not None:
                     stack.callback(ready_file.unlink, missing_ok=True)
-                    _write_whole(ready_file, json.dumps(urls, indent=2) + "\n")
-                return _run(command, urls) if command else _stay(urls)
+                    told = urls if ca is None else {**urls, "ca": ca}
+                    _write_whole(ready_file, json.dumps(told, indent=2) + "\n")
+                variables = environment(urls, ca)
+                return _run(command, variables) if command else _stay(variables)
             finally:
                 _deaf()
     except _Told as told:
@@ -70,11 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def environment(urls: dict[str, str]) -> dict[str, str]:
+def environment(urls: dict[str, str], ca: str | None = None) -> dict[str, str]:
     """What a command finds; `urls` is in the order of the command line."""
-    return {"UNIMQ_URL": next(iter(urls.values()))} | {
-        f"UNIMQ_{name.upper()}_URL": url for name, url in urls.items()
-    }
+    found = {"UNIMQ_URL": next(iter(urls.values()))}
+    found |= {variable(label): url for label, url in urls.items()}
+    return found if ca is None else found | {"UNIMQ_CA": ca}
 
 
 def _arguments(argv: Sequence[str]) -> tuple[list[str], list[str], Path | None]:
@@ -85,14 +92,26 @@ def _arguments(argv: Sequence[str]) -> tuple[list[str], list[str], Path | None]:
     parser = argparse.ArgumentParser(
         prog="python -m integration.up", usage="%(prog)s [--ready-file F] BROKER… [-- COMMAND…]"
     )
-    parser.add_argument(
-        "brokers", nargs="+", choices=list(BROKERS), metavar="BROKER", help=" | ".join(BROKERS)
+    variants = "; ".join(
+        f"{name}[{''.join(f'+{word}' for word in kind.words)}]" for name, kind in BROKERS.items()
     )
+    parser.add_argument("brokers", nargs="+", type=_label, metavar="BROKER", help=variants)
     parser.add_argument(
-        "--ready-file", type=Path, help="written as JSON, name to URL, when all take connections"
+        "--ready-file",
+        type=Path,
+        help="written as JSON when all take connections: BROKER to URL, and ca to a file",
     )
     options = parser.parse_args(ours)
     return list(dict.fromkeys(options.brokers)), command, options.ready_file
+
+
+def _label(text: str) -> str:
+    """As it was written, if there is such a broker."""
+    try:
+        read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
@@ -110,7 +129,7 @@ def _start(brokers: Sequence[NativeBroker]) -> None:
     def start(broker: NativeBroker) -> None:
         broker.start()
         print(
-            f"{broker.name} {broker.version} ready in {broker.start_time_s:.1f} s: {broker.url}",
+            f"{broker.label} {broker.version} ready in {broker.start_time_s:.1f} s: {broker.url}",
             file=sys.stderr,
             flush=True,
         )
@@ -120,9 +139,9 @@ def _start(brokers: Sequence[NativeBroker]) -> None:
             done.result()
 
 
-def _run(command: list[str], urls: dict[str, str]) -> int:
+def _run(command: list[str], variables: dict[str, str]) -> int:
     try:
-        child = subprocess.Popen(command, env=os.environ | environment(urls))
+        child = subprocess.Popen(command, env=os.environ | variables)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
@@ -140,8 +159,8 @@ def _run(command: list[str], urls: dict[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _stay(urls: dict[str, str]) -> int:
-    for name, value in environment(urls).items():
+def _stay(variables: dict[str, str]) -> int:
+    for name, value in variables.items():
         print(f"export {name}={value}", flush=True)
     print("running until Ctrl-C", file=sys.stderr)
     while True:

@@ -115,6 +115,7 @@ class Intake:
         self._acted_on: Connection | None = None
         self.problem: str | None = None
         self.left_until_end: int | None = None
+        self.reopen_prefetch: int | None = None  # of the links after this one, where that is another
 
     # ------------------------------------------------------------------------------------------------- opening
     def start(self, timeout_s: float) -> None:
@@ -133,7 +134,8 @@ class Intake:
                 break
             except Exception as error:  # the library's own: classified like every error of its
                 fault = self._supervisor.classify(error, Op.DECLARE, False)
-                if not isinstance(fault, ConnectionFailed) or time.monotonic() + OPEN_AGAIN_S >= deadline:
+                broken = isinstance(fault, ConnectionFailed) or self._supervisor.taken_down(connection, fault)
+                if not broken or time.monotonic() + OPEN_AGAIN_S >= deadline:
                     raise fault from error
             self._check_open()
             # the line broke while it opened: as a sender's does, it opens on the next one
@@ -227,7 +229,12 @@ class Intake:
         self.desk.plan = plan
         if self.wish.until_end and self.left_until_end is None:
             self.left_until_end = self._depth(connection)
-        options = dataclasses.replace(self.wish.options, also_read=plan.also_read, on_ready=self.changed.turn)
+        options = dataclasses.replace(
+            self.wish.options,
+            prefetch=self.reopen_prefetch or self.wish.options.prefetch,
+            also_read=plan.also_read,
+            on_ready=self.changed.turn,
+        )
         try:
             link = connection.receiver(self.source, options)
         except NotFound as error:

@@ -238,7 +238,10 @@ class Supervisor:
         try:
             link = intent.open(connection)
         except Exception as error:  # as in _connect: classified, then raised
-            raise self.classify(error, Op.OPEN, False) from error
+            fault = self.classify(error, Op.OPEN, False)
+            if self.taken_down(connection, fault):
+                return False
+            raise fault from error
         # attached without the lock: attaching sends, and a driver may say that the link is lost from inside of that
         intent.attach(link)
         with self._lock:
@@ -255,6 +258,14 @@ class Supervisor:
                 self._losses.append((epoch, Lost(link, early)))
                 self._start_thread()
         return keep
+
+    def taken_down(self, connection: Connection, fault: UnimqError) -> bool:
+        """Whether `fault` only says that a lost connection was closed, here, while somebody still used it."""
+        return (
+            isinstance(fault, Closed)
+            and self._state is not State.CLOSED
+            and connection is not self.connection
+        )
 
     def keep(self, intent: Intent) -> None:
         """Open the intent's link on the supervisor's thread: for callers that must not block."""

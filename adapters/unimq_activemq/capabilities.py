@@ -1,6 +1,6 @@
 """What ActiveMQ over STOMP can do, as far as this slice carries it.
 
-Absent here although the broker could: transactions, filters, request_reply, stats_depth, purge; crash_limit on Classic.
+Absent here although the broker could: transactions, filters, request_reply, stats_depth, purge.
 Priority is absent on Classic: as it is shipped it ignores it (seen), and over STOMP nobody can ask.
 """
 
@@ -24,7 +24,7 @@ MOST: Final = Capabilities(
     release=EMULATED,
     retry_delay=EMULATED,
     dead_letter=EMULATED,
-    crash_limit=NATIVE,
+    crash_limit=EMULATED,
     send_delay=NATIVE,
     ttl=NATIVE,
     priority=NATIVE,
@@ -39,6 +39,7 @@ MOST: Final = Capabilities(
             "release": "a copy at the end of the queue, then an ACK: order is lost, a crash between leaves both",
             "retry_delay": "a scheduled copy, then an ACK: a crash between leaves both; Classic rounds up to 0.5 s or so",
             "dead_letter": "a copy to the dead-letter queue, then an ACK: a crash between leaves both",
+            "crash_limit": "STOMP says that a message comes again, not how often: the count travels in a copy",
             "browse": "Artemis: held while they are looked at, then given back in their old order",
             "dedup": "Artemis: by the last 20,000 ids of an address as shipped, not by time",
             "typed_headers": "STOMP carries strings; the types travel in unimq_types, foreign readers see strings",
@@ -56,7 +57,7 @@ def found(flavour: str, version: str, max_message_bytes: int | None) -> Capabili
     if flavour == ARTEMIS:
         return caps.narrowed(browse=EMULATED)  # its STOMP has no browser
     # priorities are carried, but a queue keeps to them only with `prioritizedMessages`, which is off as shipped
-    return caps.narrowed(dedup=ABSENT, crash_limit=ABSENT, priority=ABSENT)
+    return caps.narrowed(dedup=ABSENT, priority=ABSENT)
 
 
 def without_scheduler(caps: Capabilities) -> Capabilities:

@@ -20,7 +20,7 @@ class RabbitMQAdapter:
     extra: str = "rabbitmq"
     schemes: Sequence[str] = ("amqp", "amqps")
     url_options: frozenset[str] = frozenset(
-        {"heartbeat", "max_message_bytes", "ca", "cert", "key", "verify", "mechanism"}
+        {"heartbeat", "max_message_bytes", "ca", "cert", "key", "verify", "mechanism", "management"}
     )
     capabilities: Capabilities = CAPABILITIES
 

@@ -1,7 +1,9 @@
 """Numbers, emptying and deleting. Blocking.
 
 Rules
-- `depth` is what waits for a consumer; what is handed out is not told over AMQP: None, never 0.
+- `depth` is what waits for a consumer; what is handed out is not told over AMQP: with `?management=` its last sample, else
+  None, never 0.
+- `delayed` counts the delay queues declared here; with `?management=` all that there are.
 - Deleting a source deletes its dead-letter and delay places too, and a subscription's exchanges.
 """
 
@@ -20,6 +22,7 @@ from . import errors, names
 from .topology import queue_depth
 
 if TYPE_CHECKING:
+    from .management import Management
     from .questions import Channels
 
 Known = Mapping[str, Set[str]]
@@ -40,22 +43,25 @@ def _there(channels: Channels, queue: str) -> tuple[int, int]:
     return found
 
 
-def stats(channels: Channels, place: Source | Target | Place, known: Known) -> Stats:
+def stats(
+    channels: Channels, place: Source | Target | Place, known: Known, management: Management | None
+) -> Stats:
     queue = _queue(place)
     depth, consumers = _there(channels, queue)
+    in_flight = None if management is None else management.in_flight(queue)
     if isinstance(place, Place):
-        return Stats(depth=depth, consumers=consumers)
+        return Stats(depth=depth, consumers=consumers, in_flight=in_flight)
     dead = queue_depth(channels, f"{queue}.dlq")
-    waiting = [
-        found[0]
-        for name in sorted(known.get(queue, ()))
-        if (found := queue_depth(channels, name)) is not None
-    ]
+    delays = set(known.get(queue, ()))
+    if management is not None:
+        delays |= management.delays(queue)
+    waiting = [found[0] for name in sorted(delays) if (found := queue_depth(channels, name)) is not None]
     return Stats(
         depth=depth,
         consumers=consumers,
+        in_flight=in_flight,
         dead=None if dead is None else dead[0],
-        delayed=sum(waiting) if waiting else None,
+        delayed=sum(waiting) if waiting or management is not None else None,
     )
 
 

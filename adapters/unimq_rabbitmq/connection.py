@@ -52,14 +52,15 @@ from . import admin, errors, names, parameters, topology
 from .adapter import RabbitMQAdapter
 from .capabilities import found
 from .loop import Loop
+from .management import Management
 from .publisher import Route
-from .questions import Answer, Channels, guarded
+from .questions import Channels
 from .receiver import RabbitReceiver, Step
 from .replies import ReplyReceiver, Requests
 from .sender import RabbitSender
+from .tokens import Renewal
 
 OPERATION_TIMEOUT_S: Final = 15.0  # opening a link, a declare, an admin call: an answer or ConnectionFailed
-TOKEN_RENEW_BEFORE_S: Final = 60.0
 LINK_CLOSE_SHARE: Final = 0.5  # of the time of close is for the links, the rest for the goodbye
 _log = logging.getLogger("unimq.rabbitmq")
 
@@ -89,7 +90,18 @@ class RabbitConnection:
         self._lost = False
         self._closed = False
         self._stop = threading.Event()
-        self.limited_queues: set[str] = set()  # declared here with a length limit: a nack means full
+        self._renewal = Renewal(
+            lambda: parameters.ask(options), self._take_credential, lambda: list(self._loops), self._stop
+        )
+        self._management = None
+        if "management" in endpoint.options:
+            self._management = Management(
+                endpoint,
+                parameters.virtual_host(endpoint.path),
+                lambda: self._credential,
+                lambda: parameters.context(endpoint, options),
+            )
+        self.limited_queues: dict[str, str] = {}  # queue → the limit of its length: there a nack means full
         self.known_places: dict[str, set[str]] = {}  # source queue → its delay queues declared here
         self.capabilities = RabbitMQAdapter.capabilities
         self.facts = Facts(flavour="rabbitmq")
@@ -121,8 +133,7 @@ class RabbitConnection:
                 continue
             self._host = host
             self._found(loop)
-            if isinstance(self._credential, Token) and self._credential.expires_at is not None:
-                threading.Thread(target=self._renew_token, name="unimq-rabbitmq-token", daemon=True).start()
+            self._renewal.start(self._credential)
             return
         raise last or ConnectionFailed(f"no connection within {self._options.connect_timeout_s:g} s")
 
@@ -226,6 +237,7 @@ class RabbitConnection:
     # ----------------------------------------------------------------------------------------------------- links
     def sender(self, target: Target | Place, options: SenderOptions) -> RabbitSender:
         route = route_of(target, options)
+        self._look_for_limit(route)
         loop = self._loop(publishing=True)
         link = RabbitSender(self, loop, route, options, self._sink)
         try:
@@ -238,6 +250,14 @@ class RabbitConnection:
             link.open(OPERATION_TIMEOUT_S)
         self._links[link] = None
         return link
+
+    def _look_for_limit(self, route: Route) -> None:
+        """Of a queue that somebody else has made, or that a policy applies to."""
+        if self._management is None or route.key is None or route.key in self.limited_queues:
+            return
+        limit = self._management.limit(route.key)
+        if limit is not None:
+            self.limited_queues[route.key] = limit
 
     def receiver(self, source: Source | Place, options: ReceiverOptions) -> RabbitReceiver:
         link = self._receiver(source, options)
@@ -326,7 +346,7 @@ class RabbitConnection:
 
     def stats(self, place: Source | Target | Place) -> Stats:
         with Channels(self._any_loop(), OPERATION_TIMEOUT_S) as channels:
-            return admin.stats(channels, place, self.known_places)
+            return admin.stats(channels, place, self.known_places, self._management)
 
     def purge(self, place: Source | Place) -> int | None:
         with Channels(self._any_loop(), OPERATION_TIMEOUT_S) as channels:
@@ -336,33 +356,8 @@ class RabbitConnection:
         with Channels(self._any_loop(), OPERATION_TIMEOUT_S) as channels:
             admin.delete(channels, place, self.known_places)
 
-    # ---------------------------------------------------------------------------------------------------- tokens
-    def _renew_token(self) -> None:
-        """A thread of its own: `credential()` may block."""
-        while isinstance(self._credential, Token) and self._credential.expires_at is not None:
-            pause_s = max(self._credential.expires_at - time.time() - TOKEN_RENEW_BEFORE_S, 1.0)
-            if self._stop.wait(pause_s):
-                return
-            try:
-                fresh = parameters.ask(self._options)
-            # the user's code, on a thread of ours; the broker ends the connection when it must
-            except Exception:
-                _log.exception("a new token could not be had; the connection lives until the old one expires")
-                continue
-            self._credential = fresh
-            if isinstance(fresh, Token):
-                for loop in list(self._loops):
-                    self._update_secret(loop, fresh.value)
-
-    def _update_secret(self, loop: Loop, secret: str) -> None:
-        answer = Answer()
-        loop.call(
-            guarded(lambda: loop.connection.update_secret(secret, "renewed", callback=answer.set), answer)
-        )
-        try:
-            answer.wait(OPERATION_TIMEOUT_S, "renewing the token")
-        except Exception:  # the broker ends the connection when the old token expires; the log says why
-            _log.exception("the broker did not take a new token")
+    def _take_credential(self, fresh: Password | Token | None) -> None:
+        self._credential = fresh
 
     # --------------------------------------------------------------------------------------------------- closing
     def close(self, timeout_s: float) -> None:

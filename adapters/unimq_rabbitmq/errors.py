@@ -95,6 +95,9 @@ PRECONDITION: Final[tuple[tuple[re.Pattern[str], type[UnimqError], str | None, b
     (re.compile(r"fast reply consumer"), UnimqError, "reply-consumer", True),
     (re.compile(r"invalid (expiration|arg|message)|invalid_arg"), InvalidMessage, None, None),
 )
+_DOWN: Final = re.compile(
+    r"is down or inaccessible|process is stopped by supervisor|has crashed and failed to restart|due to timeout"
+)
 _INEQUIVALENT: Final = re.compile(
     r"inequivalent arg '(?P<arg>[^']+)' for (?P<kind>queue|exchange) '(?P<name>.*?)' in vhost '.*?':"
     r" received (?P<asked>none|the value '.*?' of type '\w+'|'.*?') but current is "
@@ -179,9 +182,10 @@ def _connection(
     error: BaseException, ours: type[UnimqError], retryable: bool | None, op: Op, handed_over: bool
 ) -> UnimqError:
     text = text_of(error)
-    if ours in (AuthenticationFailed, PermissionDenied) and text.startswith("StreamLostError"):
-        # pika guesses from the phase; a broker that refuses says so with a close, a line that breaks says nothing
-        ours = ConnectionFailed
+    if text.startswith("StreamLostError"):
+        # pika guesses from the phase (login refused, another protocol); a broker that refuses says so with a close, a line
+        # that breaks says nothing. What it can mean while connecting for the first time is in CONNECTING.
+        ours, retryable = ConnectionFailed, None
     if op is Op.CONNECT:
         for name, pattern, kind, hint, again in CONNECTING:
             if name in (type(error).__name__, "") and pattern.search(text):
@@ -219,15 +223,28 @@ def _closed(error: BaseException, op: Op, handed_over: bool) -> UnimqError:
 _RIGHTS: Final = {Op.DECLARE: "configure", Op.SEND: "write", Op.RECEIVE: "read", Op.OPEN: "read or write"}
 
 
+def is_missing(error: BaseException) -> bool:
+    return getattr(error, "reply_code", 0) == 404 and not is_down(error)
+
+
+def is_down(error: BaseException) -> bool:
+    """A 404 that means: later. The queue lies on a member of the cluster that is away, or its process is."""
+    return getattr(error, "reply_code", 0) == 404 and _DOWN.search(text_of(error)) is not None
+
+
 def _channel(error: BaseException, op: Op, handed_over: bool) -> UnimqError:
     """The broker closed one channel; the connection lives."""
     code, text = getattr(error, "reply_code", 0), text_of(error)
     of = _of(error)
+    if is_down(error):
+        return ConnectionFailed(f"the queue is there, and down: {text}", code="queue-down", **of)
     if code == 404:
         ours: type[UnimqError] = Unroutable if op is Op.SEND else NotFound
         return ours(
             f"{text}; mq.declare(...) makes it", may_have_been_sent=handed_over and op is Op.SEND, **of
         )
+    if code == 403 and "token has expired" in text:
+        return AuthenticationFailed(text, code="token-expired", retryable=True, **of)
     if code == 403:
         return PermissionDenied(f"needs the right to {_RIGHTS.get(op, 'access it')}: {text}", **of)
     if code == 405:

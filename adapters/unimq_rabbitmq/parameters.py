@@ -20,6 +20,8 @@ from unimq.driver import ConnectOptions, Password, Token
 from unimq.errors import ConnectionFailed, Unsupported
 from unimq.url import Endpoint, UrlError, check_options
 
+from . import management
+
 T = TypeVar("T")
 
 HEARTBEAT_S: Final = 60
@@ -58,6 +60,7 @@ def check(endpoint: Endpoint, options: ConnectOptions, known: frozenset[str]) ->
             raise UrlError(f"option {name!r} is a whole number, not {text!r}")
     if not endpoint.hosts:
         raise UrlError(f"{endpoint.scheme}:// needs a host")
+    management.check(endpoint)
 
 
 def virtual_host(path: str | None) -> str:
@@ -70,19 +73,22 @@ def hosts(endpoint: Endpoint) -> list[tuple[str, int]]:
 
 
 def tls(endpoint: Endpoint, options: ConnectOptions) -> ssl.SSLContext | None:
+    """None for a line without TLS."""
+    return context(endpoint, options) if endpoint.scheme == "amqps" or options.tls is not None else None
+
+
+def context(endpoint: Endpoint, options: ConnectOptions) -> ssl.SSLContext:
     if options.tls is not None:
         return options.tls
-    if endpoint.scheme != "amqps":
-        return None
     said = endpoint.options
-    context = _load("ca", said.get("ca"), lambda: ssl.create_default_context(cafile=said.get("ca")))
+    made = _load("ca", said.get("ca"), lambda: ssl.create_default_context(cafile=said.get("ca")))
     if said.get("verify", "true").lower() in _FALSE:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
     if "cert" in said:
         files = ", ".join(filter(None, (said["cert"], said.get("key"))))
-        _load("cert", files, lambda: context.load_cert_chain(said["cert"], said.get("key")))
-    return context
+        _load("cert", files, lambda: made.load_cert_chain(said["cert"], said.get("key")))
+    return made
 
 
 def _load(option: str, path: str | None, load: Callable[[], T]) -> T:

@@ -1,15 +1,20 @@
-"""What a sender link is made of: its route, a batch ready to be written, and its confirm channel with the books."""
+"""What a sender link is made of: its route, a batch ready to be written, and its confirm channel with the books.
+
+A channel opened while a quorum queue has no leader may refuse all it is given for as long as it lives (seen on 3.10, when a
+member of the cluster had died). One that has taken nothing and refused for `REFUSED_ALL_S` is given up: the core opens another.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pika.spec
 
 from unimq.driver import Failed
-from unimq.errors import Rejected, ResourceExhausted, Unroutable
+from unimq.errors import ConnectionFailed, Rejected, ResourceExhausted, Unroutable
 
 from . import errors
 from .confirms import Ledger, Open
@@ -17,6 +22,7 @@ from .confirms import Ledger, Open
 if TYPE_CHECKING:
     from .sender import RabbitSender
 
+REFUSED_ALL_S: Final = 1.0
 _log = logging.getLogger("unimq.rabbitmq")
 
 
@@ -69,6 +75,8 @@ class Publisher:
         self.number = 0
         self.finished: deque[Open] = deque()
         self.ledger = Ledger(self.finished.append)
+        self._took = False  # a message, ever
+        self._refusing_since: float | None = None
 
     # -- the frames of a channel (see loop.FastChannel)
     def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
@@ -78,17 +86,29 @@ class Publisher:
         pass
 
     def on_confirm(self, tag: int, multiple: bool, ok: bool) -> None:
+        if ok:
+            self._took = True
+        elif self._refusing_since is None:
+            self._refusing_since = time.monotonic()
         self.link.finished_count += self.ledger.confirm(tag, multiple, None if ok else self._nacked)
 
     def after_read(self) -> None:
         self.link.complete()
+        if self._refusing_since is not None:
+            self._look_at_refusals(time.monotonic() - self._refusing_since)
+
+    def _look_at_refusals(self, since_s: float) -> None:
+        if self._took or self.link.limit() is not None or since_s < REFUSED_ALL_S or not self.ledger.idle:
+            return
+        self._refusing_since = None
+        text = f"{self.link.route.text} has refused everything since its channel was opened"
+        self.link.give_up(ConnectionFailed(text, adapter=errors.ADAPTER))
 
     def _nacked(self) -> Failed:
         text = f"{self.link.route.text} refused it (basic.nack)"
-        if self.link.limited():
-            return Failed(
-                ResourceExhausted(f"{text}: the queue is full", adapter=errors.ADAPTER), handed_over=True
-            )
+        if (limit := self.link.limit()) is not None:
+            full = ResourceExhausted(f"{text}: the queue is full, {limit}", adapter=errors.ADAPTER)
+            return Failed(full, handed_over=True)
         why = ": full with overflow reject-publish, or a queue without a quorum"
         return Failed(Rejected(text + why, retryable=True, adapter=errors.ADAPTER), handed_over=True)
 

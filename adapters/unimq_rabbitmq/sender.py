@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections import deque
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 OUTSTANDING_MAX: Final = 4_096
 ROOM_AT: Final = OUTSTANDING_MAX // 2
 CHUNK_BYTES: Final = (
-    65_536  # frames are joined up to this size: few system calls, and a partial write copies little
+    65_536  # frames are joined up to this: few system calls, and a partial write copies little
 )
 REPLY_TO: Final = names.DIRECT_REPLY
 _log = logging.getLogger("unimq.rabbitmq")
@@ -91,6 +92,10 @@ class RabbitSender:
             self._publisher.number = channel.channel_number
 
         def opened(channel: Any) -> None:
+            if self._ask and self.route.key is not None:
+                # Who may not write here should hear it now, and not from the first message. It goes to no queue, before there
+                # are confirms: all that can come of it is the end of the channel.
+                channel.basic_publish("", f"unimq-may-write-{secrets.token_hex(8)}", b"")
             channel.add_on_return_callback(self._publisher.on_return)
             # without a callback it asks for no answer
             channel.confirm_delivery(self._publisher.on_pika_confirm)
@@ -351,8 +356,8 @@ class RabbitSender:
         if outstanding == 0:
             self._idle.set()
 
-    def limited(self) -> bool:
-        return self.route.key is not None and self.route.key in self._connection.limited_queues
+    def limit(self) -> str | None:
+        return None if self.route.key is None else self._connection.limited_queues.get(self.route.key)
 
     def _channel_closed(self, reason: BaseException) -> None:
         """Also when the connection died: pika closes its channels first."""
@@ -369,6 +374,12 @@ class RabbitSender:
         self._connection.forget(self)
         if not self._closing and not self._loop.dead and self._loop.connection.is_open:
             self._sink(Lost(self, reason))
+
+    def give_up(self, reason: BaseException) -> None:
+        """This channel is of no use, the connection lives. I/O thread only; what waits is told as not sent."""
+        self._channel_closed(reason)
+        if self._publisher.channel.is_open:
+            self._publisher.channel.close()
 
     # -------------------------------------------------------------------------------------------------- closing
     def close(self, timeout_s: float) -> None:

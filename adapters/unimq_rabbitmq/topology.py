@@ -93,7 +93,7 @@ def queue_depth(channels: Channels, queue: str) -> tuple[int, int] | None:
             f"looking at {queue}", lambda ch, done: ch.queue_declare(queue, passive=True, callback=done)
         )
     except Exception as error:  # told apart right here: only "not found" is an answer
-        if _code(error) == 404:
+        if errors.is_missing(error):
             return None
         if _code(error) == 405:
             return (0, 1)  # it is there, in exclusive use
@@ -108,7 +108,7 @@ def exchange_exists(channels: Channels, exchange: str) -> bool:
             lambda ch, done: ch.exchange_declare(exchange, passive=True, callback=done),
         )
     except Exception as error:  # as above
-        if _code(error) == 404:
+        if errors.is_missing(error):
             return False
         raise
     return True
@@ -120,7 +120,7 @@ def _code(error: BaseException) -> int:
 
 def not_there(route: Route, reason: BaseException) -> BaseException:
     """Why a sender's channel was closed while it opened."""
-    if _code(reason) != 404:
+    if not errors.is_missing(reason):
         return reason
     return NotFound(
         f"{route.text} is not there: RabbitMQ has no {'queue' if route.key is not None else 'exchange'} "
@@ -142,7 +142,7 @@ class Work:
         self._missing: list[str] = []
         self._differences: dict[str, dict[str, tuple[object, object]]] = {}
         self.kinds: dict[str, str] = {}  # queue → quorum, classic or stream
-        self.limited: set[str] = set()
+        self.limited: dict[str, str] = {}
         self.places: dict[str, set[str]] = {}
 
     def report(self) -> TopologyReport:
@@ -165,7 +165,7 @@ class Work:
     def _source(self, source: Source, queue: str, asked: Mapping[str, Any]) -> bool:
         """The queue of a Queue or a Subscription; True when it was there before."""
         if "x-max-length" in asked:
-            self.limited.add(queue)
+            self.limited[queue] = f"max-length {asked['x-max-length']}"
         if queue_depth(self._channels, queue) is not None:
             self._existing.append(queue)
             self._compare(queue, asked)

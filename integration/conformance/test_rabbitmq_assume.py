@@ -25,6 +25,7 @@ from unimq.topology import TopologyReport
 LEFT_OUT = {
     13: "the place is missing on purpose, and nobody made it",
     20: "an unnamed subscription is an exclusive queue, made by opening it",
+    41: "it deletes a place, which is configuring",
     88: "it declares through the closed client, and declaring is the steward's here",
     93: "run with the user who may configure",
     95: "declaring",
@@ -54,8 +55,8 @@ def harness(rabbitmq: Broker) -> Iterator[Harness]:
         async def declare_async(client: Any, place: Any, **options: Any) -> TopologyReport:
             return await asyncio.to_thread(declare, steward, place, **options)
 
-        patch.setattr("unimq._links.act", act)
-        for module in ("unimq._links", "unimq._async.client", "unimq._sync.client"):
+        patch.setattr("unimq._intake.act", act)
+        for module in ("unimq._intake", "unimq._async.client", "unimq._sync.client"):
             patch.setattr(f"{module}.place_maker", place_maker)
         patch.setattr(unimq.AsyncClient, "declare", declare_async)
         patch.setattr(

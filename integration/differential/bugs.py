@@ -1,8 +1,11 @@
 """Bugs to put into the reference broker: each must be found by the programs, or the programs prove little.
 
+    python -m integration.differential --every-bug --seeds 1..200
+
 Rules
-- A bug is a patch of one place of the engine, undone afterwards. Nothing in the broker knows of it.
+- A bug is a patch of one place of the broker, undone afterwards. Nothing in the broker knows of it.
 - Each is a mistake somebody could make, and one that a glance at a few messages would not show.
+- `--every-bug` says which seed finds each.
 """
 
 from __future__ import annotations
@@ -11,10 +14,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from unittest import mock
-
-
-class Unknown(Exception):
-    pass
 
 
 def requeue_to_the_back() -> Any:
@@ -85,12 +84,73 @@ def redelivered_forgotten() -> Any:
     return mock.patch.object(AmqpQueue, "abandon", wrong)
 
 
+def rejected_is_a_cycle() -> Any:
+    """A rejected message may not come back to a queue where it has been."""
+    from unimq.broker.engine import undertaker
+
+    def wrong(headers: Mapping[str, Any], _reason: str, queue: str) -> bool:
+        return any(death.get("queue") == queue for death in headers.get("x-death") or ())
+
+    return mock.patch.object(undertaker, "cycles", wrong)
+
+
+def rollback_keeps_the_publishes() -> Any:
+    """A rollback forgets the acknowledgements only."""
+    from unimq.broker.sessions.amqp091 import channel, transactions
+    from unimq.broker.sessions.amqp091.publishing import send
+
+    def wrong(ch: Any) -> None:
+        for ready, mandatory in ch.tx.publishes:
+            send(ch, ready, mandatory)
+        transactions.rollback(ch)
+
+    return mock.patch.dict(channel.METHODS, {"tx.rollback": wrong})
+
+
+def prefetch_plus_one() -> Any:
+    """A consumer is given one message more than its prefetch."""
+    from unimq.broker.sessions.amqp091 import consuming
+    from unimq.broker.sessions.amqp091.consumer import Consumer
+
+    class Greedy(Consumer):
+        def __init__(self, *args: Any, prefetch: int, **options: Any) -> None:
+            super().__init__(*args, prefetch=prefetch and prefetch + 1, **options)
+
+    return mock.patch.object(consuming, "Consumer", Greedy)
+
+
+def last_to_come_is_active() -> Any:
+    """When the single active consumer goes, who came last follows, not who came first."""
+    from unimq.broker.engine.consumers import Consumers
+
+    return mock.patch.object(Consumers, "_first", lambda self: next(reversed(self._priorities), None))
+
+
+def alternate_gets_all() -> Any:
+    """An alternate exchange gets what is routed, too, not only what is not."""
+    from unimq.broker.engine.exchange import Exchange
+
+    destinations = Exchange.destinations
+
+    def wrong(self: Exchange, keys: Any, headers: Any) -> Iterator[Any]:
+        yield from destinations(self, keys, headers)
+        if self.alternate is not None:
+            yield "exchange", self.alternate
+
+    return mock.patch.object(Exchange, "destinations", wrong)
+
+
 BUGS: Final[Mapping[str, Callable[[], Any]]] = {
     "requeue-to-the-back": requeue_to_the_back,
     "death-not-counted": death_not_counted,
     "topic-hash-needs-a-word": topic_hash_needs_a_word,
     "one-copy-too-many": one_copy_too_many,
     "redelivered-forgotten": redelivered_forgotten,
+    "rejected-is-a-cycle": rejected_is_a_cycle,
+    "rollback-keeps-the-publishes": rollback_keeps_the_publishes,
+    "prefetch-plus-one": prefetch_plus_one,
+    "last-to-come-is-active": last_to_come_is_active,
+    "alternate-gets-all": alternate_gets_all,
 }
 
 

@@ -2,7 +2,7 @@
 
 Rules
 - A program that differs is run again with more patience, on both sides. If then it agrees, it was timing: counted as
-  unsteady, not as a difference.
+  unsteady, not as a difference. So is what the left side itself, the real broker, does not do twice.
 - Minimising leaves out one operation after the other, from the end, as long as something still differs.
 """
 
@@ -13,12 +13,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from .executor import Executor, Trace, Unclean
-from .operations import Op
+from .making import Op
 
-TRIES: Final = 3
+TRIES: Final = 5
+CONTROLS: Final = 2  # runs of the left side alone that must agree with each other
 PATIENCES: Final = (1.0, 3.0, 6.0)
 MINIMISE_RUNS_MAX: Final = 60
 
@@ -39,6 +40,9 @@ class Difference:
     at: int  # index of the operation; len(ops): what was left at the end
     left: Any
     right: Any
+
+
+Outcome: TypeAlias = tuple[Difference | None, bool]  # the one that stays; was there one that did not?
 
 
 class TooSlow(Exception):
@@ -68,10 +72,7 @@ def _clean(url: str, ops: list[Op], patience: float) -> Trace:
     raise TooSlow
 
 
-def compare(
-    sides: Sides, ops: list[Op], patiences: tuple[float, ...] = PATIENCES
-) -> tuple[Difference | None, bool]:
-    """The difference that stays, and whether there was one that did not."""
+def compare(sides: Sides, ops: list[Op], patiences: tuple[float, ...] = PATIENCES) -> Outcome:
     found: Difference | None = None
     for patience in patiences:
         try:
@@ -82,7 +83,16 @@ def compare(
             continue
         if found is None:
             return None, patience != patiences[0]
-    return found, False
+    assert found is not None
+    return (found, False) if _agrees_with_itself(sides.left, ops, patiences[-1]) else (None, True)
+
+
+def _agrees_with_itself(url: str, ops: list[Op], patience: float) -> bool:
+    try:
+        first, *others = [_clean(url, ops, patience) for _ in range(CONTROLS)]
+    except TooSlow:
+        return True
+    return all(each == first for each in others)
 
 
 def minimise(

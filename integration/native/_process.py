@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+from integration.native.security import PLAIN, WORDS, Authority, Files, Variant
+
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
@@ -174,10 +176,15 @@ class NativeBroker(ABC):
     """One real broker as a local process. Every subclass has this shape and nothing else must be known to use it."""
 
     name: ClassVar[str]
+    words: ClassVar[tuple[str, ...]] = WORDS  # what may stand after the name, see `security.py`
     version: str
 
-    def __init__(self) -> None:
+    def __init__(self, variant: Variant = PLAIN, authority: Authority | None = None) -> None:
+        self.variant = variant
+        self.label = f"{self.name}{variant}"
         self.url = ""
+        self.files: Files | None = None  # the certificates of a variant with TLS, while it runs
+        self._authority = authority
         self.start_time_s = 0.0
         self._directory: Path | None = None
         self._process: Process | None = None
@@ -224,6 +231,8 @@ class NativeBroker(ABC):
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self._directory = Path(tempfile.mkdtemp(prefix=f"unimq-{self.name}-"))
             try:
+                if self.variant.tls:
+                    self.files = (self._authority or Authority()).equip(self._directory / "tls")
                 self.url = self._prepare(self._directory)
                 self.come_up()
                 break
@@ -242,7 +251,7 @@ class NativeBroker(ABC):
         self.go_down(graceful=False)
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+            self._directory = self.files = None
 
     def restart(self, *, graceful: bool = True) -> None:
         """Down and up again on the same port with the same data."""

@@ -1,6 +1,9 @@
 """ActiveMQ Artemis as a local process: what `artemis create` makes, with one STOMP acceptor on loopback and nothing else.
 
 The acceptor has no anycastPrefix and no multicastPrefix, as a fresh broker has none: that is what users meet.
+
+Variants: under `mtls` the certificate is asked for by the port and the user logs in with a password all the same; `login` is
+another user in place of admin.
 """
 
 from __future__ import annotations
@@ -13,21 +16,23 @@ from pathlib import Path
 
 from integration.native import _maven
 from integration.native._process import HOST, BrokerFailed, NativeBroker, Process, accepts, free_ports
+from integration.native.security import STORE_PASSWORD, User, query
 
 VERSION = "2.40.0"
 CREATE_TIMEOUT_S = 60.0
-USER = PASSWORD = "admin"
+ADMIN = User("admin", "admin")
 
 _ACCEPTORS = re.compile(r"<acceptors>.*</acceptors>", re.S)
-_ACCEPTOR = '<acceptors><acceptor name="stomp">tcp://{host}:{port}?protocols=STOMP;useEpoll=true</acceptor></acceptors>'
+_ACCEPTOR = '<acceptors><acceptor name="stomp">tcp://{host}:{port}?protocols=STOMP;useEpoll=true{tls}</acceptor></acceptors>'
+_TLS = (
+    ";sslEnabled=true;keyStoreType=PKCS12;keyStorePath={files.server_store};keyStorePassword={password}"
+    ";trustStoreType=PKCS12;trustStorePath={files.trust_store};trustStorePassword={password};needClientAuth={client_auth}"
+)
 
 
 class Artemis(NativeBroker):
     name = "artemis"
-
-    def __init__(self, version: str = VERSION) -> None:
-        super().__init__()
-        self.version = version
+    version = VERSION
 
     @classmethod
     def available(cls) -> str | None:
@@ -36,14 +41,16 @@ class Artemis(NativeBroker):
     def _prepare(self, directory: Path) -> str:
         home = _maven.unpacked(self.name, _artifact(self.version))
         (self._port,) = free_ports(1)
+        variant, files = self.variant, self.files
+        user = User.fresh() if variant.login else ADMIN
         instance = directory / "instance"
         create = [
             "create",
             str(instance),
             "--user",
-            USER,
+            user.name,
             "--password",
-            PASSWORD,
+            user.password,
             "--require-login",
             "--silent",
         ]
@@ -69,11 +76,18 @@ class Artemis(NativeBroker):
                 f"artemis create ended with code {done.returncode}: {done.stdout}{done.stderr}"
             )
         self._configure(instance)
-        return f"stomp://{USER}:{PASSWORD}@{HOST}:{self._port}"
+        options = files.url_options(client=variant.mtls) if files is not None else {}
+        scheme = f"stomp{'s' * variant.tls}"
+        return f"{scheme}://{user.name}:{user.password}@{HOST}:{self._port}{query(options)}"
 
     def _configure(self, instance: Path) -> None:
         broker = instance / "etc" / "broker.xml"
-        text, found = _ACCEPTORS.subn(_ACCEPTOR.format(host=HOST, port=self._port), broker.read_text())
+        tls = ""
+        if self.files is not None:
+            client_auth = str(self.variant.mtls).lower()
+            tls = _TLS.format(files=self.files, password=STORE_PASSWORD, client_auth=client_auth)
+        acceptor = _ACCEPTOR.format(host=HOST, port=self._port, tls=tls)
+        text, found = _ACCEPTORS.subn(lambda _: acceptor, broker.read_text())
         if found != 1:
             raise BrokerFailed("Artemis' broker.xml has no single <acceptors>")
         broker.write_text(text)

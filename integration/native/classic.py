@@ -1,4 +1,8 @@
-"""ActiveMQ Classic as a local process, from its Maven artefacts: STOMP on loopback, KahaDB, the scheduler on."""
+"""ActiveMQ Classic as a local process, from its Maven artefacts: STOMP on loopback, KahaDB, the scheduler on.
+
+Variants: under `mtls` the certificate is asked for by the port and the user logs in with a password all the same; `login` is
+another user in place of admin.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ from pathlib import Path
 
 from integration.native import _maven
 from integration.native._process import HOST, NativeBroker, Process, accepts, free_ports
+from integration.native.security import STORE_PASSWORD, User, query
 
 VERSION = "6.1.6"
 SPRING_VERSION = "6.2.12"
-USER = PASSWORD = "admin"
+ADMIN = User("admin", "admin")
 _STARTED = re.compile(r"Apache ActiveMQ .* started")
 
 _CONFIG = """\
@@ -23,28 +28,30 @@ _CONFIG = """\
     <persistenceAdapter><kahaDB directory="{directory}/data/kahadb"/></persistenceAdapter>
     <plugins>
       <simpleAuthenticationPlugin anonymousAccessAllowed="false">
-        <users><authenticationUser username="{user}" password="{password}" groups="users,admins"/></users>
+        <users><authenticationUser username="{user.name}" password="{user.password}" groups="users,admins"/></users>
       </simpleAuthenticationPlugin>
     </plugins>
+    {tls}
     <systemUsage><systemUsage>
       <memoryUsage><memoryUsage limit="256 mb"/></memoryUsage>
       <storeUsage><storeUsage limit="4 gb"/></storeUsage>
       <tempUsage><tempUsage limit="1 gb"/></tempUsage>
     </systemUsage></systemUsage>
     <transportConnectors>
-      <transportConnector name="stomp" uri="stomp://{host}:{port}"/>
+      <transportConnector name="stomp" uri="{transport}"/>
     </transportConnectors>
   </broker>
 </beans>
+"""
+_TLS = """\
+<sslContext><sslContext keyStore="file:{files.server_store}" keyStoreType="PKCS12" keyStorePassword="{password}"
+      trustStore="file:{files.trust_store}" trustStoreType="PKCS12" trustStorePassword="{password}"/></sslContext>
 """
 
 
 class Classic(NativeBroker):
     name = "classic"
-
-    def __init__(self, version: str = VERSION) -> None:
-        super().__init__()
-        self.version = version
+    version = VERSION
 
     @classmethod
     def available(cls) -> str | None:
@@ -53,10 +60,18 @@ class Classic(NativeBroker):
     def _prepare(self, directory: Path) -> str:
         self._jars = _maven.jars(self.name, _coordinates(self.version))
         (self._port,) = free_ports(1)
-        (directory / "broker.xml").write_text(
-            _CONFIG.format(directory=directory, host=HOST, port=self._port, user=USER, password=PASSWORD)
+        variant, files = self.variant, self.files
+        user = User.fresh() if variant.login else ADMIN
+        transport = (
+            f"stomp{'+ssl' * variant.tls}://{HOST}:{self._port}{'?needClientAuth=true' * variant.mtls}"
         )
-        return f"stomp://{USER}:{PASSWORD}@{HOST}:{self._port}"
+        tls = _TLS.format(files=files, password=STORE_PASSWORD) if files is not None else ""
+        (directory / "broker.xml").write_text(
+            _CONFIG.format(directory=directory, transport=transport, user=user, tls=tls)
+        )
+        options = files.url_options(client=variant.mtls) if files is not None else {}
+        scheme = f"stomp{'s' * variant.tls}"
+        return f"{scheme}://{user.name}:{user.password}@{HOST}:{self._port}{query(options)}"
 
     def _command(self) -> Sequence[str]:
         return [

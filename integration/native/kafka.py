@@ -1,4 +1,8 @@
-"""Kafka (KRaft) as a local process: broker and controller in one, from its Maven artefacts."""
+"""Kafka (KRaft) as a local process: broker and controller in one, from its Maven artefacts.
+
+Variants: `tls` and `mtls` are SSL, `login` is SASL with PLAIN, together SASL_SSL. They are those of the clients' listener; the
+broker talks to itself on another one, on loopback.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ import subprocess
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from integration.native import _maven
 from integration.native._process import HOST, BrokerFailed, NativeBroker, Process, accepts, free_ports
+from integration.native.security import User, query
 
 VERSION = "4.3.1"
 FORMAT_TIMEOUT_S = 60.0
@@ -17,11 +23,12 @@ FORMAT_TIMEOUT_S = 60.0
 _CONFIG = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners=CLIENTS://{host}:{port},INTERNAL://{host}:{internal_port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=CLIENTS://{host}:{port},INTERNAL://{host}:{internal_port}
+inter.broker.listener.name=INTERNAL
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@{host}:{controller_port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=CLIENTS:{protocol},INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={directory}/data
 num.partitions=1
 offsets.topic.replication.factor=1
@@ -37,6 +44,24 @@ group.coordinator.rebalance.protocols=classic,consumer,share
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 """
+_TLS = """\
+ssl.keystore.type=PEM
+ssl.keystore.location={files.server}
+ssl.truststore.type=PEM
+ssl.truststore.location={files.ca}
+listener.name.clients.ssl.client.auth={client_auth}
+"""
+_LOGIN = """\
+sasl.enabled.mechanisms=PLAIN
+listener.name.clients.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+  user_{user.name}="{user.password}";
+"""
+_PROTOCOLS = {
+    (False, False): "PLAINTEXT",
+    (True, False): "SSL",
+    (False, True): "SASL_PLAINTEXT",
+    (True, True): "SASL_SSL",
+}
 _LOG_CONFIG = """\
 <Configuration status="WARN">
   <Appenders><Console name="out"><PatternLayout pattern="%d %p %m (%c)%n"/></Console></Appenders>
@@ -47,10 +72,7 @@ _LOG_CONFIG = """\
 
 class Kafka(NativeBroker):
     name = "kafka"
-
-    def __init__(self, version: str = VERSION) -> None:
-        super().__init__()
-        self.version = version
+    version = VERSION
 
     @classmethod
     def available(cls) -> str | None:
@@ -58,14 +80,28 @@ class Kafka(NativeBroker):
 
     def _prepare(self, directory: Path) -> str:
         self._jars = _maven.jars(self.name, _coordinates(self.version))
-        self._port, controller_port = free_ports(2)
+        self._port, internal_port, controller_port = free_ports(3)
+        variant, files = self.variant, self.files
         config = _CONFIG.format(
-            host=HOST, port=self._port, controller_port=controller_port, directory=directory
+            host=HOST,
+            port=self._port,
+            internal_port=internal_port,
+            controller_port=controller_port,
+            directory=directory,
+            protocol=_PROTOCOLS[variant.tls, variant.login],
         )
+        who = ""
+        if files is not None:
+            config += _TLS.format(files=files, client_auth="required" if variant.mtls else "none")
+        if variant.login:
+            user = User.fresh()
+            config += _LOGIN.format(user=user)
+            who = f"{user.name}:{quote(user.password)}@"
         (directory / "server.properties").write_text(config)
         (directory / "log4j2.xml").write_text(_LOG_CONFIG)
         self._format()
-        return f"kafka://{HOST}:{self._port}"
+        options = files.url_options(client=variant.mtls) if files is not None else {}
+        return f"kafka{'s' * variant.tls}://{who}{HOST}:{self._port}{query(options)}"
 
     def _format(self) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

@@ -201,9 +201,8 @@ class Books:
     handed_out: Counter[bytes] = field(default_factory=Counter)
     settled: dict[bytes, str] = field(default_factory=dict)  # verb; not flushed yet
     gone: dict[bytes, str] = field(default_factory=dict)  # verb; flushed
-    unsure: dict[bytes, str] = field(
-        default_factory=dict
-    )  # verb; reported as lost: comes again, or the broker had it
+    # verb; reported as lost: comes again, or the broker had it
+    unsure: dict[bytes, str] = field(default_factory=dict)
     released: set[bytes] = field(default_factory=set)
 
 

@@ -79,7 +79,9 @@ def test_a_connection_cut_at_any_byte_loses_nothing(
     figure(_figures(kind, sizes, seen))
     assert not findings, _text(findings)
     fired = sum(each.fired for each in seen)
-    assert len(places) - fired <= max(UNREACHED, len(places) // 20), f"only {fired} of {len(places)} cuts were reached"
+    assert len(places) - fired <= max(UNREACHED, len(places) // 20), (
+        f"only {fired} of {len(places)} cuts were reached"
+    )
     assert SHORT or fired >= 200
     assert gone(SETTLE_S) == []
 

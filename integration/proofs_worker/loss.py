@@ -1,13 +1,17 @@
-"""The loss proof: fill a queue, kill the workers, then compare sent, handled and dead. Raw pika only: nothing of unimq.
+"""The loss proof: workers that are killed and cut off at random while they empty a queue. `account.py` judges.
 
 Rules
 - Everything random comes from one seed. Every process starts with an empty home and working directory.
-- A round ends when the queue and its delay places are empty and nothing is in a worker's hands, or at its limit.
+- Each worker has a proxy of its own between itself and the broker, which makes the way longer (`DELAY_S`), so that there is
+  always something under way, and cuts: all its connections at once, one in the middle of a frame, or the publishing one alone.
+- Killed and cut off are workers that have handled something, or have had `BEGIN_S` for it: on a busy machine a worker may need
+  longer than 2 s to begin, and one that never works proves nothing.
+- A round ends when all are handled or dead and nothing waits, when nothing moved for `STALL_S`, or at its limit.
+  `stall_s` is for a queue that is empty: what is missing then is in somebody's hands, or lost.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -16,213 +20,213 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pika
 
+from integration.proofs_worker.account import Account, Report, kinds
+from integration.proofs_worker.victim import CRASHES, DELAYS_S, PREFETCH
+from unimq.testing._proxy_link import Cut
+from unimq.testing.proxy import FaultProxy
+
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 240.0
-KILL_EVERY_S = 2.0
-LOOK_S = 0.1
-QUIET_S = 2.0  # empty for so long, and nobody is killed meanwhile
 WORKERS = 2
-QUORUM_ARGUMENTS = {"x-queue-type": "quorum"}
+KILL_EVERY_S = 2.0
+BEGIN_S = 15.0
+CUT_EVERY_S = (0.5, 2.0)
+CUT_AFTER_BYTES = 2_000
+# a fresh publishing connection has been opened, and its places asked for, when so much has gone through
+PUBLISHER_CUT_BYTES = (1_500, 4_000)
+DELAY_S = 0.005
+LOOK_S = 0.2
+DEATHS_SPARE = 4  # a killer, than the limit allows: a duplicate of one has a count of its own
+LAST_WORDS = 3  # lines
+QUIET_S = 1.0  # all is done, and stays so
+STALL_S = 60.0
+STOP_S = 40.0  # beyond the worker's own bounds: 10 s to drain, 10 s to close the receiver, 10 s the client
+
+
+def limit_s(count: int) -> float:
+    """Generous: the machine may be doing other things."""
+    return 120.0 + count * 0.08
 
 
 @dataclass
-class Report:
-    """What was found; `wrong` is empty when the promise held."""
+class Slot:
+    """Where one worker runs; its proxy stays, the worker is replaced."""
 
-    queue: str
-    sent: dict[int, str]
-    handled: Counter[int] = field(default_factory=Counter)
-    dead: dict[int, list[str]] = field(default_factory=dict)
-    kills: int = 0
-    own_deaths: int = 0
-    took_s: float = 0.0
-    wrong: list[str] = field(default_factory=list)
+    proxy: FaultProxy
+    process: subprocess.Popen[bytes] | None = None
+    log: Path | None = None
+    since: float = 0.0
+    armed: list[Cut] = field(default_factory=list)
 
-    @property
-    def duplicates(self) -> int:
-        return sum(count - 1 for count in self.handled.values()) + sum(
-            len(each) - 1 for each in self.dead.values()
-        )
+    def at_work(self, handlers: set[int]) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            return False
+        return self.process.pid in handlers or time.monotonic() - self.since >= BEGIN_S
 
-    def __str__(self) -> str:
-        kinds = Counter(self.sent.values())
-        reasons = Counter(reason for each in self.dead.values() for reason in each)
-        return (
-            f"{self.queue}: sent {len(self.sent)} {dict(kinds)}, handled {len(self.handled)}, dead {len(self.dead)} "
-            f"{dict(reasons)}, duplicates {self.duplicates}, kills {self.kills}, own deaths {self.own_deaths}, "
-            f"{self.took_s:.0f} s; {'; '.join(self.wrong) or 'all well'}"
-        )
-
-
-def kinds(count: int, rng: random.Random, killers: int = 3) -> dict[int, str]:
-    """10 % transient, 1 % for good (half of them fatal), `killers`, one of them the first of all."""
-    made = dict.fromkeys(range(count), "good")
-    others = rng.sample(range(1, count), count // 10 + count // 100 + killers - 1)
-    for n in others[: count // 10]:
-        made[n] = "transient"
-    for index, n in enumerate(others[count // 10 : count // 10 + count // 100]):
-        made[n] = ("exhausted", "fatal")[index % 2]
-    for n in [0, *others[count // 10 + count // 100 :]]:
-        made[n] = "killer"
-    return made
+    def last_words(self) -> str:
+        lines = self.log.read_text("utf-8", "replace").strip().splitlines() if self.log is not None else []
+        return " / ".join(lines[-LAST_WORDS:])
 
 
 class Proof:
-    def __init__(self, url: str, queue: str, folder: Path, *, seed: int, count: int, prefetch: int) -> None:
+    """One round; `run` once. `bug` is planted in the workers (`bugs.py`)."""
+
+    def __init__(
+        self, url: str, queue: str, folder: Path, *, seed: int, count: int, killers: int = 3, bug: str = "",
+        stall_s: float = STALL_S, delay_s: float = DELAY_S,
+    ) -> None:  # fmt: skip
         self._url = url
-        self._queue = queue
         self._folder = folder
         self._rng = random.Random(seed)
-        self._prefetch = prefetch
+        self._bug = bug
+        self._stall_s = stall_s
+        self._delay_s = delay_s
+        self._limit_s = limit_s(count)
         self._results = folder / "handled"
-        self._results.touch()
-        self._workers: list[subprocess.Popen[bytes]] = []
-        self.report = Report(queue, kinds(count, self._rng))
+        self._cut_now = 0
+        self._slots: list[Slot] = []
+        self._next_kill = self._next_cut = 0.0
+        self.report = Report(queue, seed, kinds(count, self._rng, killers))
+        self._deaths_max = killers * (CRASHES + DEATHS_SPARE)
+        self._account = Account(url, self.report, self._results, tuple(round(s * 1000) for s in DELAYS_S))
 
     def run(self, *, quorum: bool) -> Report:
         began = time.monotonic()
-        connection = pika.BlockingConnection(pika.URLParameters(self._url))
+        self._account.fill(quorum=quorum)
         try:
-            channel = connection.channel()
-            self._fill(channel, quorum=quorum)
-            try:
-                self._kill_until_done(connection)
-            finally:
-                for worker in self._workers:
-                    worker.kill()
-                    worker.wait(10)
-            self._compare(connection)
+            host = pika.URLParameters(self._url)
+            for _ in range(WORKERS):
+                slot = Slot(FaultProxy(host.host, host.port).start())
+                slot.proxy.delay(self._delay_s)
+                self._slots.append(slot)
+            self._until_done(began + self._limit_s)
+            self._stop_workers()
         finally:
-            connection.close()
+            for slot in self._slots:
+                if slot.process is not None:
+                    slot.process.kill()
+                    slot.process.wait(STOP_S)
+                slot.proxy.close()
+        self.report.cuts = self._cut_now + sum(cut.fired for slot in self._slots for cut in slot.armed)
+        self._account.compare(PREFETCH, CRASHES)
         self.report.took_s = time.monotonic() - began
         return self.report
 
-    def _fill(self, channel: Any, *, quorum: bool) -> None:
-        channel.confirm_delivery()
-        channel.queue_declare(self._queue, durable=True, arguments=QUORUM_ARGUMENTS if quorum else None)
-        for n, kind in self.report.sent.items():
-            body = json.dumps({"n": n, "kind": kind}).encode()
-            properties = pika.BasicProperties(delivery_mode=2, message_id=f"m-{n}")
-            channel.basic_publish("", self._queue, body, properties, mandatory=True)
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        home = Path(tempfile.mkdtemp(prefix="home-", dir=self._folder))
-        environment = {
-            **os.environ,
-            "HOME": str(home),
-            "TMPDIR": str(home),
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'adapters'}",
-        }
-        log = (self._folder / "workers.log").open("ab")
-        with log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "integration.proofs_worker.victim", self._url, self._queue, str(self._results)],
-                cwd=home, env=environment, stdout=log, stderr=log,
-            )  # fmt: skip
-
-    def _kill_until_done(self, connection: Any) -> None:
-        deadline = time.monotonic() + LIMIT_S
-        next_kill = time.monotonic() + KILL_EVERY_S
-        quiet_since: float | None = None
-        while True:
-            self._workers = [worker for worker in self._workers if not self._died(worker)]
-            while len(self._workers) < WORKERS:
-                self._workers.append(self._start())
-            now = time.monotonic()
-            if self._accounted() and self._depth(connection) == 0:
-                quiet_since = quiet_since or now
-                if now - quiet_since >= QUIET_S:
-                    break
-            else:
-                quiet_since = None
-                if now >= next_kill:
-                    next_kill = now + KILL_EVERY_S
-                    victim = self._rng.choice(self._workers)
-                    victim.send_signal(signal.SIGKILL)
-                    victim.wait(10)
-                    self.report.kills += 1
-                    self._workers.remove(victim)
-            if now >= deadline:
-                self.report.wrong.append(f"not done after {LIMIT_S:g} s: depth {self._depth(connection)}")
-                break
-            connection.sleep(LOOK_S)
-        for worker in self._workers:
-            worker.terminate()
-        for worker in self._workers:
-            if (code := worker.wait(20)) != 0:
-                self.report.wrong.append(f"a worker ended with {code} at SIGTERM")
-        self._workers = []
-
-    def _died(self, worker: subprocess.Popen[bytes]) -> bool:
-        code = worker.poll()
-        if code is None:
-            return False
-        self.report.own_deaths += 1
-        if code != -signal.SIGKILL:
-            self.report.wrong.append(f"a worker ended by itself with {code}")
-        return True
-
-    def _accounted(self) -> bool:
-        """Whether all that can be handled were."""
-        wanted = {n for n, kind in self.report.sent.items() if kind in ("good", "transient")}
-        return wanted <= set(self._handled())
-
-    def _handled(self) -> Counter[int]:
-        return Counter(
-            int(line.split()[0]) for line in self._results.read_text().splitlines() if line.strip()
-        )
-
-    def _depth(self, connection: Any) -> int:
-        """Ready in the queue and in its delay places; what is in hand shows when it comes back."""
-        total = 0
-        for name in (self._queue, *(f"{self._queue}.retry.{ms}" for ms in (500, 1000))):
-            channel = connection.channel()
-            try:
-                total += channel.queue_declare(name, passive=True).method.message_count
-                channel.close()
-            except pika.exceptions.ChannelClosedByBroker:
-                continue  # nobody had to wait there yet
-        return total
-
-    def _compare(self, connection: Any) -> None:
-        report = self.report
-        report.handled = self._handled()
-        channel = connection.channel()
-        while True:
-            method, properties, body = channel.basic_get(f"{self._queue}.dlq", auto_ack=True)
-            if method is None:
-                break
-            reason = str((properties.headers or {}).get("unimq-reason"))
-            report.dead.setdefault(json.loads(body)["n"], []).append(reason)
-        wanted = {"exhausted": "exhausted", "fatal": "fatal", "killer": "crashed"}
-        for n, kind in report.sent.items():
-            reasons = set(report.dead.get(n, ()))
-            if kind in wanted:
-                if reasons != {wanted[kind]}:
-                    report.wrong.append(
-                        f"{n} ({kind}) should be dead as {wanted[kind]}, is {reasons or 'not'}"
-                    )
-            elif reasons:
-                report.wrong.append(f"{n} ({kind}) is innocent, and dead as {reasons}")
-            elif not report.handled[n]:
-                report.wrong.append(f"{n} ({kind}) is lost")
-        allowed = (report.kills + report.own_deaths) * self._prefetch
-        if report.duplicates > allowed:
-            report.wrong.append(f"{report.duplicates} duplicates, {allowed} allowed")
-
     def clean(self) -> None:
-        """Delete what the proof made."""
-        connection = pika.BlockingConnection(pika.URLParameters(self._url))
-        channel = connection.channel()
-        for name in (self._queue, f"{self._queue}.dlq", *(f"{self._queue}.retry.{ms}" for ms in (500, 1000))):
-            channel.queue_delete(name)
-        connection.close()
+        self._account.clean()
         for home in self._folder.glob("home-*"):
             shutil.rmtree(home, ignore_errors=True)
+
+    # ---------------------------------------------------------------------------------------------------- the round
+    def _until_done(self, deadline: float) -> None:
+        self._next_kill = time.monotonic() + KILL_EVERY_S
+        self._next_cut = time.monotonic() + self._rng.uniform(*CUT_EVERY_S)
+        seen: object = None
+        since = time.monotonic()
+        while True:
+            self._replace_the_dead()
+            left, now = self._account.left(), time.monotonic()
+            if (left, self.report.own_deaths) != seen:
+                seen, since = (left, self.report.own_deaths), now
+            if left == (0, 0, 0):
+                if now - since >= QUIET_S:
+                    return
+            elif reason := self._gives_up(now, since, deadline, left[1]):
+                self.report.wrong.append(f"{reason}: not handled, ready, not dead: {left}")
+                return
+            else:
+                self._harm(now)
+            self._account.wait(LOOK_S)
+
+    def _harm(self, now: float) -> None:
+        if now < min(self._next_kill, self._next_cut):
+            return
+        handlers = self._account.handlers()
+        at_work = [slot for slot in self._slots if slot.at_work(handlers)]
+        if at_work and now >= self._next_kill:
+            self._next_kill = now + KILL_EVERY_S
+            victim = self._rng.choice(at_work)
+            self._kill(victim)
+            at_work.remove(victim)
+        if at_work and now >= self._next_cut:
+            self._next_cut = now + self._rng.uniform(*CUT_EVERY_S)
+            self._cut(self._rng.choice(at_work))
+
+    def _gives_up(self, now: float, since: float, deadline: float, ready: int) -> str:
+        if self.report.own_deaths > self._deaths_max:
+            return f"workers died by themselves {self.report.own_deaths} times"
+        stall_s = STALL_S if ready else self._stall_s
+        if now - since >= stall_s:
+            return f"nothing moved for {stall_s:g} s"
+        return "the time was up" if now >= deadline else ""
+
+    def _kill(self, slot: Slot) -> None:
+        assert slot.process is not None
+        slot.process.send_signal(signal.SIGKILL)
+        slot.process.wait(STOP_S)
+        slot.process = None
+        self.report.kills += 1
+
+    def _cut(self, slot: Slot) -> None:
+        bytes_ahead = self._rng.randint(1, CUT_AFTER_BYTES)
+        match self._rng.choice(("all", "client", "server", "publisher")):
+            case "client":
+                slot.armed.append(slot.proxy.cut_after(client_bytes=bytes_ahead, live=True))
+            case "server":
+                slot.armed.append(slot.proxy.cut_after(server_bytes=bytes_ahead, live=True))
+            case "publisher":  # the first of the next two connections
+                self._cut_now += slot.proxy.cut() > 0
+                ahead = self._rng.randint(*PUBLISHER_CUT_BYTES)
+                slot.armed.append(slot.proxy.cut_after(client_bytes=ahead, connection=1))
+            case _:
+                self._cut_now += slot.proxy.cut() > 0
+
+    def _replace_the_dead(self) -> None:
+        for slot in self._slots:
+            code = None if slot.process is None else slot.process.poll()
+            if code is not None:
+                self.report.own_deaths += 1
+                if code != -signal.SIGKILL:
+                    self.report.wrong.append(f"a worker ended by itself with {code}: {slot.last_words()}")
+            if slot.process is None or code is not None:
+                self._start(slot)
+
+    def _start(self, slot: Slot) -> None:
+        home = Path(tempfile.mkdtemp(prefix="home-", dir=self._folder))
+        environment = {
+            **os.environ, "HOME": str(home), "TMPDIR": str(home), "UNIMQ_PROOF_BUG": self._bug,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'adapters'}",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "integration.proofs_worker.victim", slot.proxy.url(self._url)]
+        slot.log = home / "log"
+        slot.since = time.monotonic()
+        with slot.log.open("wb") as log:
+            slot.process = subprocess.Popen(
+                [*command, self.report.queue, str(self._results)],
+                cwd=home,
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _stop_workers(self) -> None:
+        """They are idle now, and must end well."""
+        for slot in self._slots:
+            slot.proxy.heal()
+            if slot.process is not None:
+                slot.process.terminate()
+        for slot in self._slots:
+            if slot.process is None:
+                continue
+            try:
+                code = slot.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.report.wrong.append(f"a worker did not end within {STOP_S:g} s of SIGTERM")
+                continue
+            if code != 0:
+                self.report.wrong.append(f"a worker ended with {code} at SIGTERM")
+            slot.process = None

@@ -55,6 +55,7 @@ def harness(strange: str) -> Iterator[Harness]:
 
         yield Harness(
             url=url,
+            label="reference broker as",
             clock=running.clock,
             quiet_s=0.2,
             delay_s=5.0,

@@ -32,6 +32,7 @@ from unimq.driver import (
     Outcome,
     SettleResult,
 )
+from unimq.headers import ATTEMPT
 from unimq.testing import reset
 from unimq.testing.conformance import FAILED, PASS, UNSUPPORTED, Case, Harness, cases
 from unimq.url import Endpoint
@@ -42,7 +43,9 @@ LIES: dict[str, tuple[int, ...]] = {
     "loses every third send and confirms it": (15, 71),
     "says that messages expire, and they do not": (57, 58),
     "takes a duplicate window that it does not declare": (73, 102),
-    "hands out in the wrong order": (60,),
+    "hands out in the wrong order": (60, 61),
+    "loses copies and says that they are written": (43, 48, 126, 132),
+    "forgets the count of tries on the way": (37, 126, 129),
     "hands out a message twice": (1, 15),
     "hands out more than the prefetch": (32,),
     "drops headers on the way": (6, 9),
@@ -83,6 +86,20 @@ class BrokenSender:
         return taken
 
     def forward(self, copies: Sequence[Copy], done: Done[BatchResult]) -> None:
+        if self.lie == "loses copies and says that they are written":
+            done(ALL_WELL)
+            return
+        if self.lie == "forgets the count of tries on the way":
+            copies = [
+                dataclasses.replace(
+                    copy,
+                    set_headers={
+                        name: copy.set_headers[name] for name in copy.set_headers if name != ATTEMPT
+                    },
+                    drop_headers=copy.drop_headers | {ATTEMPT},
+                )
+                for copy in copies
+            ]
         self.inner.forward(copies, done)
 
     def close(self, timeout_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 from unimq.testing.conformance import EMULATION, FAILED, KNOWN, NOT_RUN, PASS, UNSUPPORTED
-from unimq.testing.ledger import Cell, table
+from unimq.testing.ledger import Cell, differing, table
 
 
 def cell(number: int, outcome: str, world: str = "sync", reason: str = "") -> Cell:
@@ -63,3 +64,25 @@ def test_the_ledger_of_nothing_fails(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 1
     assert "0 cells" in done.stdout
+
+
+def test_the_cells_that_differ_are_named() -> None:
+    columns = [("A", "sync"), ("B", "sync")]
+    mine, other = cell(1, PASS), cell(2, PASS)
+    cells = [
+        dataclasses.replace(each, broker=broker, outcome=outcome)
+        for each, broker, outcome in (
+            (mine, "A", PASS), (mine, "B", UNSUPPORTED), (other, "A", PASS), (other, "B", PASS)
+        )
+    ]  # fmt: skip
+    assert differing(cells, columns) == ["differs: 1 behaviour_1: pass [1], unsupported [2]"]
+
+
+def test_a_broker_that_is_not_there_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "test_absent.py"
+    file.write_text(
+        BROKEN + '\n\n@pytest.fixture(autouse=True)\ndef absent():\n    pytest.skip("no such broker here")\n'
+    )
+    command = [sys.executable, "-m", "unimq.testing.ledger", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert "left out: test_absent.py: no such broker here (3 cases)" in done.stdout, done.stdout

@@ -46,9 +46,8 @@ def test_every_message_is_handled_or_dead(unimq_url: str, seed: int) -> None:
 
     def worker() -> Worker:
         made = Worker(unimq_url, drain_s=5)
-        policy = Retry(
-            immediate=1, delayed_s=[0.05, 0.05], crashes=1_000
-        )  # every fault here counts as a crash
+        # every fault here counts as a crash
+        policy = Retry(immediate=1, delayed_s=[0.05, 0.05], crashes=1_000)
         made.handler(
             A,
             concurrency=rng.randint(1, 6),

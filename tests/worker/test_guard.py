@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,15 @@ import unimq
 from unimq import Delivery, Message, Queue, Retry
 from unimq import headers as h
 from unimq.delivery import Metadata
+from unimq.driver import ReceiverOptions
 from unimq.registry import find
 from unimq.testing import TestDelivery, _Desk
 from unimq.testing.running import run
 from unimq.worker import Verb, Worker
 from unimq.worker.guard import NARROW, SUSPECT, Guard, Look, crashes_of
+from unimq_memory.connection import MemoryConnection
 from unimq_memory.fields import MemoryDelivery
+from unimq_memory.receiver import MemoryReceiver
 
 A = Queue("a")
 
@@ -179,6 +183,36 @@ def test_ordered_suspects_wait_their_turn(unimq_url: str) -> None:
         assert firsts == sorted(firsts), "a key's messages are first seen in their order"
         assert finals == sorted(finals)
     assert outcomes.all[-1].verb is Verb.ACKED
+
+
+def test_the_link_of_an_ordered_source_is_opened_anew_to_widen(
+    unimq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second consumer beside the first would let another process, or a message given back, pass what is in hand."""
+    changed: list[int] = []
+    opened: list[int] = []
+    inner = MemoryConnection.receiver
+
+    def opening(connection: MemoryConnection, source: Any, options: ReceiverOptions) -> Any:
+        opened.append(options.prefetch)
+        return inner(connection, source, options)
+
+    monkeypatch.setattr(MemoryReceiver, "set_prefetch", lambda _link, count: changed.append(count))
+    monkeypatch.setattr(MemoryConnection, "receiver", opening)
+    ordered = Queue("o", ordered=True)
+    with unimq.connect(unimq_url) as mq:
+        mq.declare(ordered)
+        mq.send_many(ordered, [Message(b"%d" % n, key=f"k{n % 3}") for n in range(30)]).raise_for_errors()
+    done: list[int] = []
+    worker = Worker(unimq_url)
+
+    @worker.handler(ordered, concurrency=3, prefetch=20)
+    def work(body: int) -> None:
+        done.append(body)
+
+    run(worker)
+    assert opened == [1, 20] and not changed
+    assert all([n for n in done if n % 3 == key] == list(range(key, 30, 3)) for key in range(3)), done
 
 
 @pytest.mark.parametrize("counts", [True, False])

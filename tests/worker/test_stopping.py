@@ -326,6 +326,29 @@ async def test_with_an_async_client_of_ones_own(unimq_url: str) -> None:
         await mq.send(A, b"still open")
 
 
+@pytest.mark.unimq_async(timeout_s=20)
+async def test_two_brokers_in_one_process(unimq_url: str) -> None:
+    """A worker for each, side by side on one loop; here what comes from one is carried on to the other."""
+    other = f"{unimq_url}-other"
+    fill(unimq_url, 1)
+    fill(other, 0)
+    carried = asyncio.Event()
+    async with unimq.connect_async(other) as there:
+        here, beyond = Worker(unimq_url), Worker(there)
+
+        @here.handler(A)
+        async def carry(body: bytes) -> None:
+            await there.send(A, body)
+
+        @beyond.handler(A)
+        async def work(body: bytes) -> None:
+            carried.set()
+
+        async with here, beyond:
+            await carried.wait()
+    unimq.testing.reset(other)
+
+
 def test_pause_and_resume(unimq_url: str) -> None:
     fill(unimq_url, 3)
     seen: list[bytes] = []

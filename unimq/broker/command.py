@@ -3,7 +3,7 @@
 Rules
 - Parsed by argparse, so that it starts without the extra `cli` and in a fraction of the time.
 - The ready file is written, whole, once all listeners accept; SIGTERM and SIGINT end the broker with exit code 0.
-- Exit codes: 0 ended, 1 a listener, file or certificate that cannot be used, 2 a wrong call.
+- Exit codes: 0 ended, 1 a listener, file, certificate or data directory that cannot be used (any more), 2 a wrong call.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from .listeners import LISTENERS
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="unimq broker",
-        description="The reference broker, for tests and development. Messages are in memory.",
+        description="The reference broker, for tests and development. Messages are in memory; see --data.",
         epilog="A port of 0 takes a free one; the URLs are printed and are in the ready file.",
     )
     for name in LISTENERS:
@@ -42,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--ready-file", type=Path, metavar="FILE", help="JSON: listener → URL, once all accept")
     made.add_argument(
         "--max-bytes", type=int, default=ENGINE_MAX_BYTES, metavar="N", help="what is held at most"
+    )
+    made.add_argument(
+        "--data", type=Path, metavar="DIR", help="what is durable is kept there and outlives the broker"
     )
     made.add_argument("--faults", type=Path, metavar="FILE", help="JSON: what to do wrong, see faults.py")
     made.add_argument("--seed", type=int, default=0, metavar="N", help="of the names the broker makes up")
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             max_bytes=given.max_bytes,
             amqp_dialect=given.amqp_dialect,
             vhosts=("/", *(given.vhost or ())),
+            data=given.data,
             seed=given.seed,
             faults=faults,
             **listen,
@@ -80,14 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unimq broker: {error}", file=sys.stderr)
         return 1
     with broker:
-        ended = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: ended.set())
+            signal.signal(name, lambda *_: broker.stopped.set())
         for listener, url in broker.urls.items():
             print(f"{listener:15} {url}", flush=True)
         if given.ready_file is not None:
             write_whole(given.ready_file, json.dumps(ready(broker.urls, given.tls_ca or given.tls_cert)))
-        ended.wait()
+        broker.stopped.wait()
+    if broker.failure is not None:
+        print(f"unimq broker: {broker.failure}", file=sys.stderr)
+        return 1
     return 0
 
 

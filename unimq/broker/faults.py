@@ -10,6 +10,8 @@ action          what happens
 drop-before     the connection is cut; the command was not carried out
 drop-after      the command is carried out, then the connection is cut: its answer is lost
 lose-confirm    basic.publish is carried out and never confirmed
+duplicate       basic.publish is carried out twice and confirmed once
+delay           the command, and what this connection sends behind it, waits `delay_s` of real time
 refuse          the connection or the channel is closed with `code`
 """
 
@@ -19,8 +21,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-Action = Literal["drop-before", "drop-after", "lose-confirm", "refuse"]
-ACTIONS: Final = ("drop-before", "drop-after", "lose-confirm", "refuse")
+Action = Literal["drop-before", "drop-after", "lose-confirm", "duplicate", "delay", "refuse"]
+ACTIONS: Final = ("drop-before", "drop-after", "lose-confirm", "duplicate", "delay", "refuse")
+DELAY_MAX_S: Final = 3600.0
 
 
 @dataclass(slots=True)
@@ -31,6 +34,7 @@ class Rule:
     times: int = 1  # so often it strikes; 0: always from then on
     code: int = 541
     text: str = "refused by a fault rule"
+    delay_s: float = 0.0
     seen: int = 0
     struck: int = 0
 
@@ -76,4 +80,6 @@ def parsed(document: Mapping[str, Any]) -> Faults:
 def _checked(rule: Rule) -> Rule:
     if rule.action not in ACTIONS:
         raise ValueError(f"a fault's action is one of {', '.join(ACTIONS)}, not {rule.action!r}")
+    if rule.action == "delay" and not 0 < rule.delay_s <= DELAY_MAX_S:
+        raise ValueError(f"a delay has a delay_s above 0 and at most {DELAY_MAX_S:g}, not {rule.delay_s!r}")
     return rule

@@ -20,5 +20,6 @@ BACKLOG: Final = 1024
 CALL_MAX_S: Final = 30.0
 CLOSE_MAX_S: Final = 5.0
 START_MAX_S: Final = 10.0
+START_WITH_DATA_MAX_S: Final = 120.0  # what lies there is read first
 # The longest sleep for what is due by the broker's clock.
 TIMER_WAIT_MAX_S: Final = 3600.0

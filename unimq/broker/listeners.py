@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
@@ -36,6 +37,7 @@ class Settings:
     max_bytes: int = ENGINE_MAX_BYTES
     amqp_dialect: str = "3"
     vhosts: tuple[str, ...] = ("/",)
+    data: Path | None = None  # the directory of what outlives the process
     seed: int = 0
     faults: Faults = field(default_factory=Faults)
 

@@ -119,7 +119,8 @@ class Peer(asyncio.Protocol):
             self._broker.end_turn()
 
     def close(self) -> None:
-        self.write_out()
+        if self._broker.committed():
+            self.write_out()
         self._transport.close()
 
     def cut(self) -> None:

@@ -5,6 +5,8 @@ Rules
 - One read of a connection is one turn: its frames are carried out, then everything that has something to say is written,
   each connection with one write.
 - A peer that does not read is not delivered to and not read from; the output held for it is bounded.
+- With a data directory nobody is told anything before what has happened is in it: one commit a turn, ahead of the writes. A
+  commit that fails ends the broker as if it had been killed.
 - Time for the engine is real time plus what `clock.advance` added. Heartbeats and handshakes are always in real time.
 - A listener is a line of `listeners.py`. It listens on loopback unless told otherwise: this is for tests and development.
 """
@@ -17,6 +19,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from .engine import Engine
@@ -27,6 +30,7 @@ from .limits import (
     CALL_MAX_S,
     CLOSE_MAX_S,
     START_MAX_S,
+    START_WITH_DATA_MAX_S,
     TIMER_WAIT_MAX_S,
 )
 from .listeners import LISTENERS, Settings
@@ -35,6 +39,8 @@ from .peer import Peer
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .data import Store
+    from .engine.vhost import VHost
     from .sessions.line import Session
 
 T = TypeVar("T")
@@ -49,6 +55,12 @@ class BrokerClock:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._base_s = time.time() - time.monotonic()
+        self._advanced_s = 0.0
+
+    def continue_from(self, advanced_s: float) -> None:
+        """So far it was moved by hand in an earlier life."""
+        self._advanced_s = advanced_s
+        self._base_s += advanced_s
 
     def now(self) -> float:
         return time.monotonic() + self._base_s
@@ -61,6 +73,9 @@ class BrokerClock:
 
     def _advance(self, seconds: float) -> None:
         self._base_s += seconds
+        self._advanced_s += seconds
+        if self._broker.store is not None:
+            self._broker.store.clock_advanced(self._advanced_s)
         self._broker.tick()
 
 
@@ -77,7 +92,10 @@ class Broker:
         self.touched: dict[Peer, None] = {}  # have something to say
         self.after_tick: list[Callable[[], None]] = []  # by the sessions of a protocol, as is the next
         self.on_restart: list[Callable[[], None]] = []
+        self.store: Store | None = None
         self.ended = False
+        self.stopped = threading.Event()  # by itself: `failure` says why
+        self.failure: OSError | None = None
         self.loop: asyncio.AbstractEventLoop
         self._servers: list[asyncio.Server] = []
         self._turn_soon = False
@@ -91,8 +109,9 @@ class Broker:
     def start(self) -> Broker:
         """Returns when all listeners accept; raises what kept one from it."""
         self._thread.start()
-        if not self._started.wait(START_MAX_S):
-            raise TimeoutError(f"the broker did not start within {START_MAX_S:g} s")
+        limit_s = START_MAX_S if self.settings.data is None else START_WITH_DATA_MAX_S
+        if not self._started.wait(limit_s):
+            raise TimeoutError(f"the broker did not start within {limit_s:g} s")
         if self._failed is not None:
             self._thread.join(CLOSE_MAX_S)
             raise self._failed
@@ -113,9 +132,18 @@ class Broker:
             self._drop_all()
             self.loop.run_until_complete(asyncio.sleep(0))
             self.loop.close()
+            if self.store is not None:
+                self.committed()
+                self.store.close()
+            self.stopped.set()
 
     async def _listen(self) -> None:
         settings = self.settings
+        if settings.data is not None:
+            from .data import Store
+
+            self.store = Store(settings.data)
+            self.clock.continue_from(self.store.advanced_s)
         context = _tls(settings)
         for name, port in settings.listen.items():
             listener = LISTENERS[name]
@@ -130,6 +158,13 @@ class Broker:
             self._servers.append(server)
             bound = server.sockets[0].getsockname()[1]
             self.urls[name] = listener.url(settings, bound)
+
+    def restore(self, vhosts: dict[str, VHost], make: Callable[[str], VHost]) -> None:
+        """What lies in the data directory, into these; what is missing among them is made."""
+        if self.store is not None:
+            from .data import restore
+
+            restore(self.store, vhosts, make)
 
     def _drop_all(self) -> None:
         self.ended = True
@@ -190,11 +225,29 @@ class Broker:
 
     def end_turn(self) -> None:
         """Write what there is to say, and be there for what is due next."""
+        if self.store is not None and not self.committed():
+            return
         touched = self.touched
         while touched:
             peer, _ = touched.popitem()
             peer.write_out()
         self._look_at_timer()
+
+    def committed(self) -> bool:
+        """What has happened outlives us; only then may anybody be told. False: the broker is ending."""
+        if self.store is None:
+            return True
+        if self.failure is None:
+            try:
+                self.store.commit()
+                return True
+            except OSError as error:
+                _log.critical("the broker ends: %s", error)
+                self.failure = error
+                self._drop_all()
+                self.loop.stop()
+        self.touched.clear()
+        return False
 
     def end_turn_soon(self) -> None:
         """For what is said outside a turn; within one it costs nothing, the turn's end has written it by then."""
@@ -254,6 +307,7 @@ def run(
     max_bytes: int = ENGINE_MAX_BYTES,
     amqp_dialect: str = "3",
     vhosts: tuple[str, ...] = ("/",),
+    data: str | Path | None = None,
     seed: int = 0,
     faults: Faults | None = None,
     **listen: int | None,
@@ -276,6 +330,7 @@ def run(
         max_bytes=max_bytes,
         amqp_dialect=amqp_dialect,
         vhosts=vhosts,
+        data=None if data is None else Path(data),
         seed=seed,
         faults=faults or Faults(),
     )

@@ -65,12 +65,14 @@ class Harness:
     - `bad_login_url`, `untrusted_tls_url`: URLs that must be refused, for the password and for the certificate.
     - `break_link(client, receiver)`: the broker closes the channel or session of `receiver`, the connection lives on.
     - `mismatch`: two sets of options for `declare` that contradict each other.
+    - `label`: what the ledger calls this broker, before what the broker says of itself.
     - `places()`: names of all places at the broker, to see what is left behind.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict)
     known: Mapping[int, str] = field(default_factory=dict)
+    label: str = ""
     clock: Clock | None = None
     proxy: Callable[[], AbstractContextManager[Line]] | None = None
     restart: Callable[[], None] | None = None
@@ -103,7 +105,7 @@ class Harness:
     @property
     def found(self) -> str:
         """The broker by name and version."""
-        return self.capabilities.found or scheme_of(self.url)
+        return " ".join(filter(None, (self.label, self.capabilities.found or scheme_of(self.url))))
 
     # -- names
     def unique(self, word: str = "x") -> str:

@@ -7,6 +7,7 @@ Rules
   with all its hooks). Without either: `memory://`.
 - A cell is pass, emulated, unsupported (asking was seen to be refused), known difference (with its reason), not run (the
   harness lacks a hook) or failed. Exit 1 when one failed, or when there was nothing to write down.
+- A broker that is not there is said, with the reason; then the cells that differ between brokers or worlds, by name.
 """
 
 from __future__ import annotations
@@ -47,12 +48,17 @@ class Collector:
     def __init__(self) -> None:
         self.cells: list[Cell] = []
         self.other_failures: list[str] = []
+        self.left_out: Counter[str] = Counter()  # why → how many cases
         self._names = {number: behaviour.name for number, behaviour in load().items()}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         said = dict(report.user_properties)
         number = said.get("unimq-behaviour")
         if not isinstance(number, int):
+            if report.skipped and report.when == "setup" and isinstance(report.longrepr, tuple):
+                self.left_out[
+                    f"{Path(report.fspath).name}: {report.longrepr[2].removeprefix('Skipped: ')}"
+                ] += 1
             if report.failed:
                 self.other_failures.append(f"{report.nodeid}: {_last_line(report)}")
             return
@@ -131,9 +137,29 @@ def table(cells: Sequence[Cell], out: TextIO) -> None:
                 f"{cell.outcome}: {cell.broker}, {cell.world}, {cell.number} {cell.name}: {cell.reason}",
                 file=out,
             )
+    for line in differing(cells, columns):
+        print(line, file=out)
     for broker, world in columns:
         counts = Counter(cell.outcome for cell in cells if (cell.broker, cell.world) == (broker, world))
         print(f"{broker}, {world}: " + ", ".join(f"{counts[kind]} {kind}" for kind in KINDS), file=out)
+
+
+def differing(cells: Sequence[Cell], columns: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each behaviour whose outcome is not the same in all columns, with who has which."""
+    by_number: dict[int, dict[str, list[int]]] = {}
+    names: dict[int, str] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.number, columns.index((cell.broker, cell.world)))):
+        names[cell.number] = cell.name
+        column = columns.index((cell.broker, cell.world)) + 1
+        by_number.setdefault(cell.number, {}).setdefault(cell.outcome, []).append(column)
+    return [
+        f"differs: {number} {names[number]}: "
+        + ", ".join(
+            f"{outcome} " + "".join(f"[{each}]" for each in found) for outcome, found in outcomes.items()
+        )
+        for number, outcomes in by_number.items()
+        if len(outcomes) > 1
+    ]
 
 
 def as_json(collector: Collector) -> dict[str, object]:
@@ -153,6 +179,7 @@ def as_json(collector: Collector) -> dict[str, object]:
             }
             for broker in brokers
         },
+        "left_out": collector.left_out,
         "other_failures": collector.other_failures,
     }
 
@@ -170,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         known.json.write_text(json.dumps(as_json(collector), indent=1), "utf-8")
     if collector.cells and not known.no_table:
         table(collector.cells, sys.stdout)
+    for text, count in collector.left_out.items():
+        print(f"left out: {text} ({count} cases)")
     for text in collector.other_failures:
         print(f"failed outside the suite: {text}")
     failed = sum(cell.outcome == FAILED for cell in collector.cells)

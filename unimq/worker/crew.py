@@ -107,12 +107,13 @@ class _Threads:
         me = threading.current_thread()
         while True:
             first = lane.get()
-            while not self._open.wait(PAUSE_LOOK_S):
-                pass
-            if first is None or self._closed:
-                return
+            while not self._open.is_set():
+                self._open.wait(PAUSE_LOOK_S)
+            # busy first: whoever closes looks at it afterwards, and must not miss one that has just begun
             self.busy[me] = time.monotonic()
             try:
+                if first is None or self._closed:
+                    return
                 if size is None:
                     self.post.handle(first)
                 else:

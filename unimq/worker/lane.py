@@ -4,9 +4,12 @@ Rules
 - Deliveries are looked at in their order (`guard.py`), then given to the crew of the first handler that fits. Nobody fits:
   dead letter, `rejected`.
 - A suspect runs alone: what is in hand is finished first, nothing else begins before it is over. Where order does not
-  count, further suspects go back by a copy that carries their count, so that they do not pay for it.
+  count, further suspects go back by a copy that carries their count, and it begins when they are gone (`alone.py`): they
+  must not pay for it.
 - A link whose prefetch cannot be changed is closed and opened anew instead, when nothing is in hand: what it brought and nobody
-  began goes back by a copy first, so that the closing does not count against it.
+  began goes back by a copy first, so that the closing does not count against it. So is that of an ordered source (a second
+  consumer beside the first would let others pass), and only to widen it: there what was brought goes back with the link.
+- A link that comes back by itself is narrow again.
 - Where the broker has no crash limit there is no guard: everything is fetched wide.
 - Fetching pauses while a suspect waits or runs, and while all handlers of the source are paused.
 - `over` may come from any thread; everything else is on the loop.
@@ -20,7 +23,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from .. import headers as h
 from .._async.client import AsyncClient
 from .._async.receiver import AsyncReceiver
 from .._settlement import Desk
@@ -28,13 +30,15 @@ from .._sync.client import Client
 from ..address import Subscription
 from ..delivery import Delivery
 from ..driver import Prefetching
-from ..errors import AlreadySettled, Closed, LockLost, UnimqError, Unsupported
+from ..errors import Closed, UnimqError, Unsupported
+from .alone import cleared
 from .crew import Crew, crew
-from .guard import Guard, Look, crashes_of
+from .guard import NARROW, Guard, Look, crashes_of
 from .handlers import Group, Handler
 from .outcomes import Ledger, Outcome, Verb
-from .post import Post, settle_failed
+from .post import Post
 from .retries import policy_for
+from .unhandled import Unhandled
 
 if TYPE_CHECKING:
     from .middleware import Wrap
@@ -54,6 +58,7 @@ class Lane:
         self.crews: dict[Handler, Crew] = {}
         self._client = client
         self._ledger = ledger
+        self._unhandled = Unhandled(self.source, self._the_desk, ledger)
         self._broken = broken
         self._loop = asyncio.get_running_loop()
         self._receiver: AsyncReceiver | None = None
@@ -66,6 +71,7 @@ class Lane:
         self._aside: deque[Delivery] = deque()  # suspects that wait for an empty house
         self._in_hand: dict[Delivery, None] = {}
         self._alone = False
+        self._clearing: asyncio.Task[None] | None = None  # the house, for a suspect
         self._may_fetch = asyncio.Event()
         self._may_fetch.set()
         self._paused: set[Handler] = set()
@@ -132,6 +138,9 @@ class Lane:
             self._client._receivers.pop(receiver, None)
             raise
         self._receiver, self._desk, self._prefetch = receiver, receiver._intake.desk, prefetch
+        self._link = receiver._intake.link
+        if self._guard is not None:
+            receiver._intake.reopen_prefetch = NARROW
         return receiver
 
     async def _reopen(self, guard: Guard) -> None:
@@ -140,7 +149,7 @@ class Lane:
         desk = self._the_desk()
         for delivery in [*self._waiting, *self._aside]:
             if desk.is_open(delivery) and not self.source.ordered:
-                self._copy_back(delivery, crashes_of(delivery))
+                self._unhandled.copy_back(delivery, crashes_of(delivery))
         self._waiting.clear()
         self._aside.clear()
         wanted = guard.prefetch
@@ -176,10 +185,12 @@ class Lane:
 
     async def stop_fetching(self) -> None:
         """Nothing more is taken; what no handler has begun stays for the broker."""
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = [task for task in (self._task, self._clearing) if task is not None]
+        self._task = self._clearing = None
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task])
+        if tasks:
+            await asyncio.wait(tasks)
         self._set_prefetch(1)
         for each in self.crews.values():
             each.close()
@@ -201,10 +212,11 @@ class Lane:
                 continue
             if delivery.link is not self._link:
                 self._link = delivery.link
-                if isinstance(self._link, Prefetching):
-                    guard.reopened()
-                    self._prefetch = guard.prefetch
+                guard.reopened()
+                self._prefetch = guard.prefetch
             look = guard.look(delivery)
+            if self._aside:
+                guard.prefetch = NARROW  # whatever else came with the suspect
             self._set_prefetch(guard.prefetch)
             if look is Look.SUSPECT and self.source.ordered and self._in_hand:
                 break  # its turn comes when what is before it is over
@@ -219,8 +231,9 @@ class Lane:
                 self._give(delivery)
             else:
                 self._put_away(delivery, look)
-        if self._aside and not self._in_hand and not self._alone and not self._reopens:
-            self._run_alone(desk)
+        empty = not (self._in_hand or self._alone or self._reopens or self._clearing)
+        if self._aside and empty:
+            self._clearing = asyncio.create_task(self._run_alone(), name=f"unimq-alone-{self.source}")
         held = bool(self._alone or self._aside or self._waiting)
         if self._reopens:
             held = bool(self._in_hand)  # then `_fetch` opens it anew
@@ -229,91 +242,50 @@ class Lane:
         else:
             self._may_fetch.set()
 
-    def _run_alone(self, desk: Desk) -> None:
+    async def _run_alone(self) -> None:
         """One suspect; the others go back, with their count, out of its reach."""
-        while self._aside and not desk.is_open(self._aside[0]):
-            self._aside.popleft()
-        if not self._aside:
-            return
-        delivery = self._aside.popleft()
-        while self._aside:
-            other = self._aside.popleft()
-            self._copy_back(other, crashes_of(other))
-        _log.warning(
-            "%s: %r came back %d times unsettled: it runs alone", self.source, delivery, crashes_of(delivery)
-        )
-        self._alone = True
-        self._give(delivery)
+        try:
+            desk, aside = self._the_desk(), self._aside
+            while aside and not desk.is_open(aside[0]):
+                aside.popleft()
+            for other in list(aside)[1:]:
+                self._unhandled.copy_back(other, crashes_of(other))
+                aside.remove(other)
+            assert self._receiver is not None
+            self._waiting.extend(await cleared(self._receiver, desk, max(self._prefetch, 1)))
+            if not aside or not desk.is_open(aside[0]) or self._waiting or self._in_hand:
+                return  # looked at first; then again
+            delivery = aside.popleft()
+            count = crashes_of(delivery)
+            _log.warning("%s: %r came back %d times unsettled: it runs alone", self.source, delivery, count)
+            self._alone = True
+            self._give(delivery)
+        finally:
+            self._clearing = None
+            if self._task is not None:
+                self._pump()
 
     def _put_away(self, delivery: Delivery, look: Look) -> None:
         count = crashes_of(delivery)
         if look is Look.RECOUNT:
-            self._copy_back(delivery, count)
-            return
-        text = f"it was in hand {count} times when its process or link died; no handler was called again"
-        _log.error("%s: %r is dead: %s", self.source, delivery, text)
-        desk = self._the_desk()
-        try:
-            if desk.plan.dead_write is None:
-                desk.ack(delivery)
-                self._write(Verb.DROPPED, delivery, "crashed")
-            else:
-                desk.dead_letter(delivery, "crashed", text)
-                self._write(Verb.DEAD, delivery, "crashed")
-        except (LockLost, AlreadySettled):
-            self._write(Verb.LOST, delivery, "")
-
-    def _copy_back(self, delivery: Delivery, count: int) -> None:
-        try:
-            self._the_desk().copy_back(delivery, {h.CRASHES: count})
-        except (LockLost, AlreadySettled):
-            self._write(Verb.LOST, delivery, "")
+            self._unhandled.copy_back(delivery, count)
+        else:
+            self._unhandled.crashed(delivery, count)
 
     def _give(self, delivery: Delivery) -> None:
         try:
             handler = self.group.pick(delivery)
         except Exception as error:  # a predicate of the user's: as if the handler had failed
-            self._not_matched(delivery, error)
+            self._alone = False
+            if self._unhandled.match_failed(delivery, error) is Verb.IN_HAND:
+                self._give(delivery)
             return
         if handler is None:
-            self._rejected(delivery)
+            self._alone = False
+            self._unhandled.rejected(delivery)
             return
         self._in_hand[delivery] = None
         self.crews[handler].put(delivery)
-
-    def _not_matched(self, delivery: Delivery, error: Exception) -> None:
-        """`match=` raised: its tries in hand are made here."""
-        desk = self._the_desk()
-        _log.warning("%s: match= failed on %r: %s", self.source, delivery, error, exc_info=error)
-        try:
-            verb, reason = settle_failed(desk, delivery, error)
-        except (LockLost, AlreadySettled):
-            verb, reason = Verb.LOST, ""
-        self._write(verb, delivery, reason)
-        self._alone = False
-        if verb is Verb.IN_HAND:
-            self._give(delivery)
-
-    def _rejected(self, delivery: Delivery) -> None:
-        desk = self._the_desk()
-        self._alone = False
-        try:
-            if desk.plan.dead_write is None:
-                desk.ack(delivery)
-                _log.error(
-                    "%s: %r is dropped: no handler takes it, and dead_letter=None was written",
-                    self.source,
-                    delivery,
-                )
-                self._write(Verb.DROPPED, delivery, "rejected")
-            else:
-                desk.dead_letter(delivery, "rejected", "no handler matches")
-                self._write(Verb.DEAD, delivery, "rejected")
-        except (LockLost, AlreadySettled):
-            self._write(Verb.LOST, delivery, "")
-
-    def _write(self, verb: Verb, delivery: Delivery, reason: str) -> None:
-        self._ledger.write(Outcome(verb, self.source, "", delivery, delivery.attempt, reason))
 
     def _over(self, delivery: Delivery) -> None:
         """Any thread: a handler is done with it."""
@@ -333,14 +305,21 @@ class Lane:
         guard, receiver = self._guard, self._receiver
         if guard is None or receiver is None or guard.prefetch == self._prefetch:
             return False
-        link = receiver._intake.link
-        return link is not None and not isinstance(link, Prefetching)
+        if self.source.ordered and guard.prefetch < self._prefetch:
+            return False
+        return receiver._intake.link is not None and self._resizable is None
+
+    @property
+    def _resizable(self) -> Prefetching | None:
+        """The link, where its prefetch can be changed while it is open."""
+        link = self._receiver._intake.link if self._receiver is not None else None
+        return link if isinstance(link, Prefetching) and not self.source.ordered else None
 
     def _set_prefetch(self, count: int) -> None:
         if count == self._prefetch:
             return
-        link = self._receiver._intake.link if self._receiver is not None else None
-        if isinstance(link, Prefetching):
+        link = self._resizable
+        if link is not None:
             self._prefetch = count
             link.set_prefetch(count)
 

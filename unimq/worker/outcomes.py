@@ -25,6 +25,8 @@ class Verb(enum.Enum):
     DROPPED = "dropped"  # dead, and `dead_letter=None` was written
     LOST = "lost"  # its link is gone: it comes again
 
+    __hash__ = object.__hash__  # an Enum's own is a Python function, and each message is counted
+
 
 FINAL = frozenset({Verb.ACKED, Verb.SETTLED, Verb.DEAD, Verb.DROPPED})
 
@@ -55,6 +57,10 @@ class Ledger:
     def __init__(self) -> None:
         self.counts: Counter[Verb] = Counter()
         self.watchers: list[Watcher] = []
+
+    def count(self, verb: Verb) -> None:
+        """What nobody watches is only counted."""
+        self.counts[verb] += 1
 
     def write(self, outcome: Outcome) -> None:
         self.counts[outcome.verb] += 1

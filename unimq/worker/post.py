@@ -261,6 +261,9 @@ class Post:
         reason: str = "",
         error: Exception | None = None,
     ) -> None:
+        if not self._ledger.watchers:
+            self._ledger.count(verb)
+            return
         source = self._wish.source
         self._ledger.write(Outcome(verb, source, self.handler.name, delivery, attempt, reason, error))
 

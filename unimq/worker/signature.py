@@ -45,15 +45,18 @@ class Part(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`parts`: parameter → what it is given. `body_optional`: a tombstone comes as None."""
+    """`parts`: parameter → what it is given. `body_optional`: a tombstone comes as None. `placed` and `named` are `parts` again,
+    as places in (body, delivery, client): they are read for each message."""
 
     name: str
     is_async: bool
     parts: Mapping[str, Part]
-    positional: Sequence[str]
+    placed: Sequence[int]
+    named: Sequence[tuple[str, int]]
     body: Any
     body_optional: bool
     batch: bool
+    takes_body: bool
 
     @property
     def wants_client(self) -> bool:
@@ -67,14 +70,8 @@ class Shape:
 
     def arguments(self, body: Any, delivery: Any, client: Any) -> tuple[list[Any], dict[str, Any]]:
         """How the function is called. With `batch`, `body` and `delivery` are lists."""
-        given = {Part.BODY: body, Part.DELIVERY: delivery, Part.CLIENT: client}
-        positional = [given[self.parts[name]] for name in self.positional]
-        named = {name: given[part] for name, part in self.parts.items() if name not in self.positional}
-        return positional, named
-
-    @property
-    def takes_body(self) -> bool:
-        return Part.BODY in self.parts.values()
+        given = (body, delivery, client)
+        return [given[place] for place in self.placed], {name: given[place] for name, place in self.named}
 
 
 def read(function: Callable[..., Any], *, batch: bool, own_codecs: bool = False) -> Shape:
@@ -120,7 +117,18 @@ def read(function: Callable[..., Any], *, batch: bool, own_codecs: bool = False)
         raise BadHandler(f"{name} takes nothing: its first parameter is the body, or a Delivery")
     is_async = inspect.iscoroutinefunction(inner)
     _check_client(hints, parts, name, is_async=is_async)
-    return Shape(name, is_async, parts, tuple(positional), body, optional, batch)
+    order = list(Part)
+    return Shape(
+        name=name,
+        is_async=is_async,
+        parts=parts,
+        placed=[order.index(parts[parameter]) for parameter in positional],
+        named=[(each, order.index(part)) for each, part in parts.items() if each not in positional],
+        body=body,
+        body_optional=optional,
+        batch=batch,
+        takes_body=Part.BODY in parts.values(),
+    )
 
 
 def name_of(function: Any) -> str:

@@ -102,6 +102,17 @@ def test_a_wrong_password_is_permanent_and_a_lost_stream_is_not() -> None:
     assert classify(px.StreamLostError("x")).retryable
 
 
+@pytest.mark.parametrize(
+    "guess", [px.ProbableAuthenticationError, px.ProbableAccessDeniedError, px.IncompatibleProtocolError]
+)
+def test_a_line_that_breaks_while_a_link_opens_is_tried_again(guess: type[Exception]) -> None:
+    """A broker that is killed in the handshake of a link's own connection: the link must come back."""
+    for line in (px.StreamLostError("reset"), px.StreamLostError("Transport indicated EOF")):
+        fault = classify(guess(repr(line)), Op.OPEN)
+        assert type(fault) is ours.ConnectionFailed
+        assert fault.retryable
+
+
 def test_the_write_makes_the_difference() -> None:
     lost = px.StreamLostError("x")
     assert type(classify(lost, Op.SEND, True)) is ours.SendOutcomeUnknown

@@ -469,9 +469,8 @@ def test_a_missing_place_raises_at_open(w: World) -> None:
         w.sender(Place(names.dead_of(names.queue_entity(Q)), "dead"))
     w.stub.topic("t", "s")
     source = Subscription(Topic("t"), "s")
-    with pytest.raises(
-        Exception, match="could not be found"
-    ):  # the retry queue is missing: no half a receiver
+    # the retry queue is missing: no half a receiver
+    with pytest.raises(Exception, match="could not be found"):
         w.receiver(source, also_read=w.adapter.plan(source, Retry(), Facts()).also_read)
 
 

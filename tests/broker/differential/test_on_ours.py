@@ -9,7 +9,8 @@ import pytest
 from integration.differential import bugs
 from integration.differential.difference import Sides, compare
 from integration.differential.executor import Executor, Trace
-from integration.differential.operations import Op, program
+from integration.differential.making import Op
+from integration.differential.operations import program
 from unimq import broker
 
 
@@ -35,6 +36,11 @@ def declare(queue: str, **arguments: object) -> Op:
     return {"op": "declare_queue", "ch": "a0", "queue": queue, "arguments": arguments, **flags}
 
 
+def consume(channel: str, prefetch: int = 0) -> Op:
+    plain = {"no_ack": False, "exclusive": False, "arguments": {}}
+    return {"op": "consume", "ch": channel, "queue": "q0", "tag": "t", "prefetch": prefetch, **plain}
+
+
 GET: Op = {"op": "get", "ch": "a0", "queue": "q0", "no_ack": False}
 REJECT: Op = {"op": "reject", "ch": "a0", "which": 0, "requeue": False}
 ROUND: dict[str, object] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "q0"}
@@ -57,6 +63,34 @@ SHOWS: dict[str, list[Op]] = {
         publish("a.b", exchange="e0"),
     ],
     "redelivered-forgotten": [declare("q0"), publish("q0"), GET, {"op": "close_channel", "ch": "a0"}],
+    "rejected-is-a-cycle": [declare("q0", **ROUND), publish("q0"), GET, REJECT],
+    "rollback-keeps-the-publishes": [
+        declare("q0"),
+        {
+            "op": "transaction",
+            "connection": "a",
+            "publishes": [publish("q0")],
+            "get": None,
+            "settle": "ack",
+            "end": "rollback",
+        },
+    ],
+    "prefetch-plus-one": [declare("q0"), publish("q0", count=2), consume("a0", prefetch=1)],
+    "last-to-come-is-active": [
+        declare("q0", **{"x-single-active-consumer": True}),
+        *(consume(channel) for channel in ("a0", "b0", "b1")),
+        {"op": "close_channel", "ch": "a0"},
+        publish("q0"),
+    ],
+    "alternate-gets-all": [
+        declare("q0"),
+        declare("q1"),
+        {**EXCHANGE, "arguments": {"alternate-exchange": "e1"}},
+        {**EXCHANGE, "exchange": "e1"},
+        BIND,
+        {**BIND, "queue": "q1", "exchange": "e1"},
+        publish("k", exchange="e0"),
+    ],
 }
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 import pytest
 
-from integration.differential import difference, operations
+from integration.differential import bugs, difference, making
 from integration.differential.__main__ import main
+from integration.differential.coverage import LISTED, counted
 from integration.differential.difference import Difference, Sides, compare, first_difference, minimise
 from integration.differential.executor import Unclean
-from integration.differential.operations import OPERATIONS, OPS_BETWEEN_WAITS, Op, program
+from integration.differential.making import Op
+from integration.differential.operations import OPERATIONS, OPS_BETWEEN_WAITS, program
 
 SIDES = Sides("left", "right", ("left", "right"))
 
@@ -27,8 +28,8 @@ def test_a_program_is_its_seeds() -> None:
 
 
 def test_every_operation_is_in_many_of_500_programs() -> None:
-    counts = Counter(op["op"] for seed in range(1, 501) for op in program(seed, 30))
-    assert set(counts) == set(OPERATIONS)
+    counts = counted(program(seed, 30) for seed in range(1, 501))
+    assert set(counts) == set(LISTED) >= set(OPERATIONS)
     assert min(counts.values()) >= 50, counts
 
 
@@ -41,7 +42,7 @@ def test_where_time_matters_a_wait_follows() -> None:
             since = 0 if op["op"] == "wait" else since + 1
             assert since <= OPS_BETWEEN_WAITS + 3
         assert ops[-1] == {"op": "wait"}
-    short = str(operations.SHORT_MS)
+    short = str(making.SHORT_MS)
     for ops in (program(seed, 40) for seed in range(200)):
         if {"op": "wait"} not in ops:
             assert f'"{short}"' not in json.dumps(ops)
@@ -66,7 +67,7 @@ class Fake:
         type(self).runs += 1
         names = [op["op"] for op in ops]
         wrong = self.url == "right" and "setup" in names
-        trace = [
+        trace: list[Any] = [
             [name, name == "bug" and wrong and names.index("setup") < at] for at, name in enumerate(names)
         ]
         if self.url == "right" and type(self).runs <= type(self).flaky_until:
@@ -122,3 +123,37 @@ def test_the_report_and_its_replay_command(
     assert "again: python -m integration.differential --seeds 7 --steps 3 --keep 1,2" in out
     assert "1 differences; 0 unsteady, 0 too slow" in out
     assert main(["--seeds", "7", "--steps", "3", "--real", "left", "--ours", "left"]) == 0
+
+
+def test_what_the_left_side_does_not_do_twice_is_no_difference(
+    fake: type[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Fake.run
+
+    def moody(self: Fake, ops: list[Op]) -> list[Any]:
+        return [*run(self, ops), Fake.runs]
+
+    monkeypatch.setattr(Fake, "run", moody)
+    assert compare(SIDES, ops_of("a")) == (None, True)
+
+
+def test_too_few_programs_with_an_operation_are_a_failure(
+    fake: type[Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--seeds", "1..2", "--real", "left", "--ours", "left"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--min-per-operation", "3"]) == 1
+    assert "in fewer than 3: declare_queue 2" in capsys.readouterr().out
+
+
+def test_each_bug_in_turn_until_a_seed_finds_it(
+    fake: type[Fake], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "integration.differential.__main__.program",
+        lambda seed, steps: ops_of("setup", "bug") if seed == 2 else ops_of("a"),
+    )
+    assert main(["--every-bug", "--seeds", "1..3", "--real", "left", "--ours", "right"]) == 0
+    assert capsys.readouterr().out.count("found by seed 2, 2 programs") == len(bugs.BUGS)
+    assert main(["--every-bug", "--seeds", "1..1", "--real", "left", "--ours", "right"]) == 1
+    assert "NOT FOUND" in capsys.readouterr().out

@@ -69,7 +69,12 @@ class Reader:
         self.exclusive = exclusive
         self.room_for = room_for
         self.entries: list[Entry] = []
+        self.settled = 0
         self.was_cancelled = False
+
+    @property
+    def unacked(self) -> int:
+        return 0 if self.no_ack else len(self.entries) - self.settled
 
     def room(self) -> int:
         return self.room_for

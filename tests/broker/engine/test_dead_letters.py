@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from unimq.broker.engine.dialect import DIALECT_4
+from unimq.broker.engine.limits import AT_LEAST_ONCE_RETRY_S
 from unimq.wire.amqp091.table import Int64, Timestamp
 
 from .amqp_kit import drained, headers, queue, quorum, refused, send, taken, vhost
@@ -177,18 +178,18 @@ def test_a_missing_exchange_loses_it_at_most_once_and_keeps_it_at_least_once() -
     on.reject(safe, [taken(on, "safe")])
     assert safe.core.depth().dead == 1
     on.declare_exchange("dlx", "fanout")
-    clock.advance(2)
+    clock.advance(AT_LEAST_ONCE_RETRY_S)
     on.engine.tick()
     assert safe.core.depth().dead == 1  # nowhere to go yet
     queue(on, "one")
     on.bind_queue("one", "dlx", "")
     queue(on, "two", {"x-max-length": 0, "x-overflow": "reject-publish"})
     on.bind_queue("two", "dlx", "")
-    clock.advance(2)
+    clock.advance(AT_LEAST_ONCE_RETRY_S)
     on.engine.tick()
     assert safe.core.depth().dead == 1  # one of two has it
     on.delete_queue("two")
-    clock.advance(2)
+    clock.advance(AT_LEAST_ONCE_RETRY_S)
     on.engine.tick()
     assert safe.core.depth().dead == 0
     assert drained(on, "one") == ["m"]  # and it has it once

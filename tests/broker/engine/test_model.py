@@ -335,9 +335,8 @@ class QueueAndModel(RuleBasedStateMachine):
         assert self.engine.budget.held_bytes == 0
 
 
-TestQueueAndModel = pytest.mark.timeout(300)(
-    QueueAndModel.TestCase
-)  # when it fails, minimising takes its time
+# when it fails, minimising takes its time
+TestQueueAndModel = pytest.mark.timeout(300)(QueueAndModel.TestCase)
 TestQueueAndModel.settings = settings(
     max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -228,6 +228,16 @@ def test_expiry_at_the_head_only() -> None:
     assert bodies(q.lease("a", 5)) == "5"
 
 
+def test_a_head_that_overflow_uncovers_expires() -> None:
+    q, clock = queue(expire_at="head", max_length=2)
+    put(q, 0)
+    put(q, 1, ttl_s=1)
+    clock.advance(2)
+    put(q, 2)  # drops 0; 1 has outlived its time
+    assert q.depth().ready == 1
+    assert bodies(q.lease("a", 5)) == "2"
+
+
 def test_expiry_in_the_middle_leaves_the_order() -> None:
     q, clock = queue()
     for number in range(200):

@@ -229,3 +229,95 @@ def test_large_bodies_are_cut_into_frames() -> None:
     client.publish("q", b"z" * 1_000_000)
     client.consume("q", no_ack=True)
     assert client.bodies() == [b"z" * 1_000_000]
+
+
+# ------------------------------------------------------------------------------- the prefetch of the whole channel
+def test_a_prefetch_for_consumers_lifts_that_of_the_channel() -> None:
+    client = filled(5)
+    client.qos(1, whole_channel=True)
+    client.consume("q", "a")
+    assert client.bodies() == [b"0"]
+    client.qos(0)
+    assert client.bodies() == [b"1", b"2", b"3", b"4"]
+
+
+def test_what_is_got_counts_against_the_channel_only_if_it_is_there_when_the_bound_comes() -> None:
+    client = filled(6)
+    client.say(1, "basic.get", "q", False)
+    client.qos(2, whole_channel=True)
+    client.say(1, "basic.get", "q", False)
+    client.take()
+    client.consume("q")
+    assert client.bodies() == [b"2"]
+    client.say(1, "basic.ack", 1, False)  # got: makes no room
+    assert client.bodies() == []
+    client.say(1, "basic.ack", 3, False)
+    assert client.bodies() == [b"3"]
+
+
+def test_a_full_channel_gets_nothing_without_acknowledgement_either() -> None:
+    client = filled(3)
+    client.qos(1, whole_channel=True)
+    client.consume("q", "a")
+    assert client.bodies() == [b"0"]
+    client.consume("q", "b", no_ack=True)
+    assert client.bodies() == []
+
+
+def test_a_quorum_queue_does_not_know_the_prefetch_of_the_channel() -> None:
+    client = filled(0, queue_type="quorum")
+    client.consume("q")
+    client.qos(1, whole_channel=True)
+    for n in range(3):
+        client.publish("q", b"%d" % n)
+    assert client.bodies() == [b"0", b"1", b"2"]
+
+
+def test_several_queues_are_settled_by_name_and_what_was_got_first() -> None:
+    client = World().open(1, 2)
+    client.declare("dead")
+    for name in ("b", "a"):
+        client.declare(name, dead_letter_exchange="", dead_letter_routing_key="dead")
+        client.publish(name, name.encode() + b"1")
+        client.publish(name, name.encode() + b"2")
+    client.qos(1)
+    client.consume("a", "c")
+    client.say(1, "basic.get", "b", False)
+    client.say(1, "basic.get", "a", False)
+    client.take()
+    client.say(1, "basic.nack", 0, True, False)
+    client.take()
+    client.consume("dead", "d", no_ack=True)
+    assert client.bodies() == [b"a2", b"a1", b"b1"]
+
+
+def test_a_channel_is_found_full_only_when_something_is_there_for_it() -> None:
+    client = filled(2)
+    client.consume("q", "urgent", priority=5)
+    client.take()
+    client.qos(2, whole_channel=True)
+    client.consume("q", "other", channel=2)
+    client.say(1, "basic.recover", True)
+    assert [args[0] for number, name, args in client.take() if name == "basic.deliver"] == ["urgent"] * 2
+    client.publish("q", b"2", channel=2)  # it is full now, and so it goes to the other
+    client.take()
+    client.say(1, "basic.recover", True)
+    assert [args[0] for number, name, args in client.take() if name == "basic.deliver"] == ["other"] * 2
+
+
+def test_under_a_prefetch_of_the_channel_no_queue_is_left_behind() -> None:
+    client = World().open(1)
+    queues = ("a", "b", "c")
+    for queue in queues:
+        client.declare(queue)
+        for _ in range(20):
+            client.publish(queue, queue.encode())
+    client.qos(1, whole_channel=True)
+    for queue in queues:
+        client.consume(queue, queue)
+    got = client.bodies()
+    for tag in range(1, 20):
+        client.say(1, "basic.ack", tag, False)
+        got += client.bodies()
+    assert len(got) == 20
+    assert set(got) == {b"a", b"b", b"c"}

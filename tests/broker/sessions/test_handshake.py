@@ -85,12 +85,19 @@ def test_other_failed_logins_end_the_line(mechanism: str, response: bytes) -> No
 
 
 def test_external_takes_the_certificates_name() -> None:
-    client = World().client(certificate_name="CN of the client")
+    client = World().client(certificate_name="other")
     client.send(PROTOCOL_HEADER)
     assert client.take()[0][2][3] == b"EXTERNAL AMQPLAIN PLAIN"
     client.login("EXTERNAL", b"")
     assert client.names() == ["connection.tune"]
-    assert client.session.user == "CN of the client"
+    assert client.session.user == "other"
+
+
+def test_a_certificate_for_no_user_is_403() -> None:
+    client = World().client(certificate_name="nobody here")
+    client.send(PROTOCOL_HEADER)
+    client.login("EXTERNAL", b"")
+    assert client.error()[0] == 403
 
 
 @pytest.mark.parametrize(

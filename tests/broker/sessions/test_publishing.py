@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pika
+import pytest
 
 from unimq import broker
 from unimq.wire.amqp091 import content_frames, method_frame
@@ -282,3 +283,81 @@ def test_a_refusal_has_the_code_that_was_asked_for() -> None:
     world.faults.add("refuse", "queue.declare", code=403, text="not today")
     client.declare("q")
     assert client.error() == (403, "ACCESS_REFUSED - not today", (50, 10))
+
+
+def test_what_dies_of_a_commit_comes_behind_all_that_it_publishes() -> None:
+    client = World().open()
+    client.declare("short", max_length=0, dead_letter_exchange="", dead_letter_routing_key="long")
+    client.declare("long")
+    client.say(1, "tx.select")
+    client.publish("short", b"dies")
+    client.publish("long", b"lives")
+    client.say(1, "tx.commit")
+    client.take()
+    client.consume("long", no_ack=True)
+    assert client.bodies() == [b"lives", b"dies"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_commit_goes_to_the_queue_that_has_the_name_then(again: bool) -> None:
+    client = World().open(1, 2)
+    client.declare("q")
+    client.say(1, "tx.select")
+    client.publish("q", b"late", mandatory=True)
+    client.say(2, "queue.delete", "q", False, False, False)
+    if again:
+        client.declare("q", 2)
+    client.take()
+    client.say(1, "tx.commit")
+    assert client.names() == (["tx.commit-ok"] if again else ["basic.return", "tx.commit-ok"])
+    client.say(2, "basic.get", "q", True) if again else None
+    assert not again or client.take()[-1][2][-1] == b"late"
+
+
+def test_a_duplicate_is_there_twice_and_confirmed_once() -> None:
+    world = World()
+    client = world.open()
+    client.declare("q")
+    client.say(1, "confirm.select", False)
+    client.take()
+    world.faults.add("duplicate", "basic.publish", after=1)
+    for body in (b"1", b"2", b"3"):
+        client.publish("q", body)
+    assert client.take() == [(1, "basic.ack", (3, True))]
+    client.consume("q", no_ack=True)
+    assert client.bodies() == [b"1", b"2", b"2", b"3"]
+
+
+def test_a_delay_holds_the_command_and_what_is_behind_it() -> None:
+    world = World()
+    client, other = world.open(), world.open()
+    world.faults.add("delay", "queue.declare", delay_s=5)
+    client.declare("late")
+    client.declare("behind")
+    client.session.writable_again()  # the peer reads: no reason to go on
+    assert client.take() == []
+    assert client.line.pauses == {"delay"}
+    other.declare("meanwhile")
+    assert other.names() == ["queue.declare-ok"]
+    client.line.pass_time(4.9)
+    assert client.take() == []
+    client.line.pass_time(0.2)
+    assert client.names() == ["queue.declare-ok", "queue.declare-ok"]
+    assert client.line.pauses == set()
+    client.declare("now")
+    assert client.names() == ["queue.declare-ok"]
+
+
+def test_a_delayed_command_of_a_peer_that_is_gone_is_not_carried_out() -> None:
+    world = World()
+    client = world.open()
+    world.faults.add("delay", "queue.declare", delay_s=5)
+    client.declare("never")
+    client.gone()
+    client.line.pass_time(6)
+    assert world.engine.queue("never") is None
+
+
+def test_a_delay_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="delay_s"):
+        World().faults.add("delay", "basic.publish")

@@ -303,6 +303,7 @@ def secure(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     ca.cert_pem.write_to_path(folder / "ca.pem")
     with broker.run(
         amqp=0,
+        users={"guest": "guest", "robot": "none of a password"},
         tls_cert=str(folder / "cert.pem"),
         tls_key=str(folder / "key.pem"),
         tls_client_ca=str(folder / "ca.pem"),

@@ -24,12 +24,13 @@ from .results import Refusal
 
 class AmqpQueue:
     __slots__ = (
-        "_once", "arguments", "auto_delete", "consumers", "core", "durable", "exclusive_to", "had_consumers", "name", "spec",
-        "unused_since",
+        "_leaving", "_once", "arguments", "auto_delete", "consumers", "core", "durable", "exclusive_to", "had_consumers", "name",
+        "spec", "unused_since",
     )  # fmt: skip
 
     def __init__(
         self,
+        name: str,
         core: QueueCore,
         spec: QueueSpec,
         *,
@@ -38,17 +39,18 @@ class AmqpQueue:
         exclusive_to: Hashable,
         arguments: Mapping[str, Any],
     ) -> None:
-        self.name = core.name
+        self.name = name
         self.core = core
         self.spec = spec
         self.durable = durable
         self.auto_delete = auto_delete
         self.exclusive_to = exclusive_to  # the connection; None: everybody's
         self.arguments = arguments
-        self.consumers = Consumers(spec.single_active)
+        self.consumers = Consumers(spec.single_active, quorum=spec.kind == "quorum")
         self.had_consumers = False
         self.unused_since: float | None = None  # counts with x-expires only
         self._once: list[Entry] = []  # quorum: what was got and may not be settled yet
+        self._leaving: list[Consumer] = []  # quorum: cancelled, and may hold something yet
 
     @property
     def ready(self) -> int:
@@ -56,15 +58,17 @@ class AmqpQueue:
 
     # ---------------------------------------------------------------------------------------------- in and out
 
-    def put(self, stored: Stored, *, moved: bool = False) -> bool:
-        """False: refused. `moved`: a dead letter from another queue, which has room in the broker already."""
+    def put(self, stored: Stored, *, moved: bool = False, answered: bool = True) -> bool:
+        """False: refused. `moved`: a dead letter from another queue, which has room in the broker already. Where nobody waits
+        for an answer, a quorum queue does not refuse (rabbit_fifo_client:untracked_enqueue)."""
+        bounded = answered or self.spec.kind == "classic"
         core = self.core
         if not core.ready and len(self.consumers):
             core.tick()
             waiting = self.consumers.next()
-            if waiting is not None and not core.ready and not core.refuses(stored):
+            if waiting is not None and not core.ready and not (bounded and core.refuses(stored)):
                 return self._hand(stored, waiting)
-        outcome = core.put(stored, moved=moved)
+        outcome = core.put(stored, moved=moved, bounded=bounded)
         return isinstance(outcome, Entry) or outcome is Refusal.DUPLICATE
 
     def _hand(self, stored: Stored, consumer: Consumer) -> bool:
@@ -90,14 +94,24 @@ class AmqpQueue:
     def _give(self, consumer: Consumer, entries: Sequence[Entry]) -> None:
         if consumer.no_ack:
             self.core.ack(entries)
-        self.consumers.served(consumer)
         consumer.deliver(self, entries)
+        self.consumers.served(consumer)
+
+    def bound(self) -> None:
+        """After messages came back and consumers were served: then a quorum queue looks at its bounds (rabbit_fifo:checkout)."""
+        if self.spec.kind == "quorum":
+            self.core.bound()
 
     @property
     def reader_count(self) -> int:
-        """A quorum queue takes each unsettled basic.get for a consumer (rabbit_fifo:query_stat)."""
+        """A quorum queue takes each unsettled basic.get for a consumer, and a cancelled one until all he holds is settled;
+        who waits to become the single active one does not count (rabbit_fifo:query_stat)."""
+        if self.spec.kind == "classic":
+            return len(self.consumers)
         self._once = [entry for entry in self._once if entry.state == LEASED]
-        return len(self.consumers) + len(self._once)
+        self._leaving = [consumer for consumer in self._leaving if consumer.unacked]
+        reading = min(len(self.consumers), 1) if self.spec.single_active else len(self.consumers)
+        return reading + len(self._leaving) + len(self._once)
 
     def get(self, owner: Hashable, *, no_ack: bool) -> Entry | None:
         entries = self.core.lease(owner)
@@ -130,8 +144,14 @@ class AmqpQueue:
         self.core.dead_letter(entries, "rejected")
 
     def abandon(self, entries: Iterable[Entry]) -> None:
-        """Their reader is gone. The oldest comes back first."""
-        self.core.release(sorted(entries, key=attrgetter("position")))
+        """Their reader is gone. The oldest comes back first; in a quorum queue, what was given first."""
+        returned = list(entries)
+        if self.spec.kind == "classic":
+            returned.sort(key=attrgetter("position"))
+        if self._leaving:
+            gone = {entry.owner for entry in returned}
+            self._leaving = [consumer for consumer in self._leaving if consumer.owner not in gone]
+        self.core.release(returned)
 
     # ----------------------------------------------------------------------------------------------- consumers
 
@@ -146,6 +166,8 @@ class AmqpQueue:
         removed = self.consumers.remove(consumer)
         if removed and not len(self.consumers):
             self.core.listeners.clear()
+        if removed and consumer.unacked and self.spec.kind == "quorum":
+            self._leaving = [each for each in self._leaving if each.unacked] + [consumer]
         return removed
 
     @property

@@ -19,7 +19,7 @@ from unimq.wire.amqp091.table import type_name
 
 from .dialect import Dialect
 from .errors import AmqpError, failed, inequivalent
-from .limits import EXPIRY_MAX_MS, MAX_PRIORITY
+from .limits import AT_LEAST_ONCE_RETRY_S, EXPIRY_MAX_MS, MAX_PRIORITY
 from .options import QueueOptions
 
 Arguments: TypeAlias = Mapping[str, Any]
@@ -163,9 +163,8 @@ class QueueSpec(msgspec.Struct, frozen=True):
 def check_declare(what: str, arguments: Arguments) -> QueueKind:
     """`what` names the queue in texts. Raises what RabbitMQ answers; answers with the queue's type."""
     exchange = arguments.get("x-dead-letter-exchange", "")
-    if (
-        type_name(exchange) != "longstr"
-    ):  # rabbit_channel asks for it, to see whether the user may write there
+    # rabbit_channel asks for it, to see whether the user may write there
+    if type_name(exchange) != "longstr":
         raise failed(f"invalid type '{type_name(exchange)}' for arg 'x-dead-letter-exchange' in {what}")
     _check(what, arguments, {"x-queue-type": _QUEUE_TYPE})
     kind: QueueKind = "quorum" if arguments.get("x-queue-type") == "quorum" else "classic"
@@ -231,7 +230,7 @@ def options_of(spec: QueueSpec, arguments: Arguments, dead_letter: object) -> Qu
         max_bytes=None if max_bytes is None else int(max_bytes),
         overflow=_OVERFLOW[spec.kind][overflow],
         bytes_counted="body",
-        bound_on_return=True,
+        bound_on_return=spec.kind == "classic",
         ttl_s=ttl_s,
         expire_at="head",
         max_priority=None if max_priority is None else int(max_priority),
@@ -240,6 +239,7 @@ def options_of(spec: QueueSpec, arguments: Arguments, dead_letter: object) -> Qu
         requeue_position="head" if spec.kind == "quorum" else "original",
         dead_letter=dead_letter if spec.dead_letter_exchange is not None else None,
         dead_letter_refused="hold" if spec.at_least_once else "drop",
+        dead_retry_s=AT_LEAST_ONCE_RETRY_S,
     )
 
 

@@ -5,6 +5,7 @@ Rules
 - Publishing answers how many queues wanted the message and which refused it: unroutable is 0, never silence.
 - The whole engine holds at most `max_bytes`; a fan-out that does not fit goes to no queue at all.
 - A dead letter is put in its place first and leaves its queue then. A place that refuses is asked again later.
+- What happens `together` is one step: dead letters find their place only when it is done.
 - Listeners are called after the operation, never in its middle; they may call the engine. They must not raise.
 """
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Protocol, TypeAlias
 
@@ -60,9 +62,8 @@ UNROUTABLE = Published(0)
 class Engine:
     def __init__(self, clock: Clock, seed: int = 0, max_bytes: int = ENGINE_MAX_BYTES) -> None:
         self.clock = clock
-        self.random = random.Random(
-            seed
-        )  # for sessions: names and tokens that a failure can be replayed with
+        # for sessions: names and tokens that a failure can be replayed with
+        self.random = random.Random(seed)
         self.budget = Budget(max_bytes)
         self._queues: dict[str, QueueCore] = {}
         self._topics: dict[str, Topic] = {}
@@ -217,9 +218,11 @@ class Engine:
     def _signal(self, queue: QueueCore) -> None:
         """A queue has news. One loop for all of it: a chain of dead letters never recurses."""
         self._work[queue] = None
-        if self._working:
-            return
-        self._working = True
+        if not self._working:
+            self._working = True
+            self._work_off()
+
+    def _work_off(self) -> None:
         try:
             while self._work:
                 told = next(iter(self._work))
@@ -227,6 +230,18 @@ class Engine:
                 self._attend(told)
         finally:
             self._working = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One step for whoever looks on: the news of all queues wait until the block has ended."""
+        if self._working:  # part of a larger step
+            yield
+            return
+        self._working = True
+        try:
+            yield
+        finally:
+            self._work_off()
 
     def _attend(self, queue: QueueCore) -> None:
         news, queue.news = queue.news, 0
@@ -244,8 +259,7 @@ class Engine:
     def _hand_over(self, queue: QueueCore) -> None:
         """The dead of `queue` to their place: confirmed there, then buried here."""
         target = queue.options.dead_letter
-        refused = False
-        for entry in list(queue.dead.values()):
+        for entry in queue.dying():
             stored = with_death(entry, queue.name, self.clock.now())
             if isinstance(target, str) and is_cycle(stored, target):
                 queue.bury(entry, "cycle")
@@ -254,9 +268,7 @@ class Engine:
             elif queue.options.dead_letter_refused == "drop":
                 queue.bury(entry, "dead-letter-refused")
             else:
-                refused = True
-        if refused:
-            queue.keep_dead()
+                queue.keep_dead(entry)
 
     def _taken(self, queue: QueueCore, target: object, stored: Stored) -> bool:
         if isinstance(target, str):

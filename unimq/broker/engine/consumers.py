@@ -1,15 +1,19 @@
 """The consumers of one queue: whose turn it is.
 
-Rules (rabbit_queue_consumers, 3.10.8)
+Rules (rabbit_queue_consumers and rabbit_fifo, 3.10.8)
 - The highest priority with room goes first; within one priority each gets one message in turn.
-- Who has no room when his turn comes steps out, and stands last of his priority when he is wanted again.
-- Single active: the first to come is the only one, until he goes; then the next in turn.
+- Who has no room when his turn comes steps out, and stands last of his priority when he is wanted again; several that are
+  wanted together come in the order in which they stepped out.
+- In a quorum queue he steps out at once when what he is given leaves him no room.
+- Single active: the first to come is the only one, until he goes; then the next in turn, in a quorum queue whatever his
+  priority.
 - An exclusive consumer is alone: nobody comes to him, and he comes to nobody.
 
 State      by                        becomes
 ---------  ------------------------  ------------------------------------
 (new)      add                       TURN
 TURN       next, without room        OUT
+TURN       served, without room      OUT in a quorum queue
 OUT        wanted                    TURN, last of his priority
 TURN, OUT  remove                    gone
 """
@@ -17,7 +21,7 @@ TURN, OUT  remove                    gone
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from .message import Entry
@@ -34,6 +38,8 @@ class Consumer(Protocol):
     @property
     def owner(self) -> Hashable: ...  # who holds the leases: the channel
     @property
+    def unacked(self) -> int: ...  # of what he was given, also when he reads no more
+    @property
     def no_ack(self) -> bool: ...
     @property
     def exclusive(self) -> bool: ...
@@ -49,15 +55,16 @@ class Consumer(Protocol):
 
 
 class Consumers:
-    __slots__ = ("_out", "_priorities", "_turns", "active", "exclusive", "single_active")
+    __slots__ = ("_out", "_priorities", "_quorum", "_turns", "active", "exclusive", "single_active")
 
-    def __init__(self, single_active: bool = False) -> None:
+    def __init__(self, single_active: bool = False, *, quorum: bool = False) -> None:
         self.single_active = single_active
+        self._quorum = quorum
         self.active: Consumer | None = None
         self.exclusive: Consumer | None = None
         self._priorities: dict[Consumer, int] = {}  # in the order of coming
         self._turns: dict[int, deque[Consumer]] = {}
-        self._out: set[Consumer] = set()
+        self._out: dict[Consumer, None] = {}  # in the order of stepping out
 
     def __len__(self) -> int:
         return len(self._priorities)
@@ -86,7 +93,7 @@ class Consumers:
         if priority is None:
             return False
         if consumer in self._out:
-            self._out.remove(consumer)
+            del self._out[consumer]
         else:
             self._leave(consumer, priority)
         if self.exclusive is consumer:
@@ -95,9 +102,15 @@ class Consumers:
             self.active = self._first()
         return True
 
-    def wanted(self, consumer: Consumer) -> None:
-        if consumer in self._out:
-            self._out.remove(consumer)
+    def wanted(self, consumers: Collection[Consumer]) -> None:
+        """Those of them that stepped out and have room."""
+        if len(consumers) > 1:
+            among = set(consumers)
+            consumers = [each for each in self._out if each in among]
+        for consumer in consumers:
+            if consumer not in self._out or consumer.room() <= 0:
+                continue
+            del self._out[consumer]
             self._turns.setdefault(self._priorities[consumer], deque()).append(consumer)
 
     def next(self) -> Consumer | None:
@@ -110,7 +123,7 @@ class Consumers:
             if consumer.room() > 0:
                 return consumer
             self._leave(consumer, priority)
-            self._out.add(consumer)
+            self._out[consumer] = None
         return None
 
     def alone(self, consumer: Consumer) -> bool:
@@ -118,11 +131,19 @@ class Consumers:
         return self.single_active or len(self._turns[self._priorities[consumer]]) == 1
 
     def served(self, consumer: Consumer) -> None:
-        if not self.single_active and consumer in self._priorities and consumer not in self._out:
-            self._turns[self._priorities[consumer]].rotate(-1)
+        """What was his turn is over."""
+        if self.single_active or consumer not in self._priorities or consumer in self._out:
+            return
+        priority = self._priorities[consumer]
+        self._turns[priority].rotate(-1)
+        if self._quorum and consumer.room() <= 0:
+            self._leave(consumer, priority)
+            self._out[consumer] = None
 
     def _first(self) -> Consumer | None:
-        """Who becomes active: in turn by priority, those without room last."""
+        """Who becomes active: in turn by priority, those without room last; of a quorum queue who came first."""
+        if self._quorum:
+            return next(iter(self._priorities), None)
         for priority in sorted(self._turns, reverse=True):
             return self._turns[priority][0]
         return next((c for c in self._priorities if c in self._out), None)

@@ -94,15 +94,17 @@ class Exchange:
         self._by_key.setdefault(binding.key, {})[identity] = binding
         return True
 
-    def remove(self, binding: Binding) -> bool:
+    def remove(self, binding: Binding) -> Binding | None:
+        """Answers with the one that was there: its arguments may have stood in another order."""
         identity = binding.identity
-        if self.bindings.pop(identity, None) is None:
-            return False
+        there = self.bindings.pop(identity, None)
+        if there is None:
+            return None
         same_key = self._by_key[binding.key]
         del same_key[identity]
         if not same_key:
             del self._by_key[binding.key]
-        return True
+        return there
 
     def remove_destination(self, destination: Destination) -> bool:
         """All that leads there. Answers whether there was any."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from .clock import Clock
 from .deadletter import EXPIRED, MAX_DELIVERIES, OVERFLOW
+from .journal import QueueJournal
 from .limits import DEDUP_ID_OVERHEAD_BYTES
 from .message import DEAD, DEFERRED, DELAYED, ENDED, LEASED, READY, Entry, Stored
 from .options import Position, QueueOptions
@@ -33,15 +34,15 @@ NEWS_READY: Final = 1
 NEWS_DEAD: Final = 2
 NEWS_DUE: Final = 4
 
-_BEFORE_ALL: Final = -(1 << 62)  # positions from here on stand before every message that was ever put
+BEFORE_ALL: Final = -(1 << 62)  # positions from here on stand before every message that was ever put
 
 
 class Holding:
     __slots__ = (
-        "_bodies_only", "_checked", "_dead_retry_at", "_expiry", "_first", "_ids", "_last", "_lazy_ttl", "_leases",
-        "_locks", "_next_due", "_now", "_rejecting", "_seq", "_shelf", "_shelves", "_signal", "_starts", "budget",
-        "closed", "dead", "deferred", "delayed", "held_bytes", "listeners", "name", "news", "options", "ready",
-        "ready_bytes", "removed", "sessions",
+        "_bodies_only", "_checked", "_dead_again", "_dead_retry_at", "_expiry", "_first", "_ids", "_last", "_lazy_ttl",
+        "_leases", "_locks", "_next_due", "_now", "_rejecting", "_seq", "_shelf", "_shelves", "_signal", "_starts", "budget",
+        "closed", "dead", "deferred", "delayed", "held_bytes", "journal", "listeners", "name", "news", "options",
+        "ready", "ready_bytes", "removed", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class Holding:
         self.options = options
         self.budget = budget or Budget()
         self.listeners: list[Callable[[QueueCore], None]] = []
+        self.journal: QueueJournal | None = None
         self.removed: Counter[str] = Counter()
         self.closed = False
         self.news = 0
@@ -72,12 +74,13 @@ class Holding:
         self._expiry = TimerHeap((READY, DEFERRED), attrgetter("expires_at"))
         # message id → when it is forgotten. Ordered: taking the first of a plain dict again and again is quadratic.
         self._ids: OrderedDict[str, float] = OrderedDict()
+        self._dead_again: dict[int, float] = {}  # refused by their place → when they are offered again
         self._dead_retry_at = inf
         self._next_due = inf  # never later than the next thing due; perhaps earlier
         self._now = clock.now
         self._signal = signal
         self._seq = self._last = 0
-        self._first = _BEFORE_ALL
+        self._first = BEFORE_ALL
         self._lazy_ttl = options.expire_at == "head"
         self.sessions = SessionTable(self, clock) if options.sessions else None  # type: ignore[arg-type]
         bounds = (options.max_length, options.max_bytes, options.dedup_window_s)
@@ -136,6 +139,7 @@ class Holding:
         while self._over(0, 0) and (head := shelf.pop()) is not None:
             self._left_ready(head)
             self._condemn(head, OVERFLOW)
+            self._watch_heads()
 
     def _unlease(self, entry: Entry) -> bool:
         if entry.state != LEASED:
@@ -148,12 +152,16 @@ class Holding:
 
     def _drop_heads_again(self) -> None:
         """After messages came back."""
-        options = self.options
-        if not (self._checked and options.bound_on_return and options.overflow == "drop-head"):
+        if self.options.bound_on_return:
+            self._drop_to_bounds()
+
+    def _drop_to_bounds(self) -> None:
+        if not self._checked or self.options.overflow != "drop-head":
             return
         while self._over(0, 0) and (head := self._shelf.pop()) is not None:
             self._left_ready(head)
             self._condemn(head, OVERFLOW)
+            self._watch_heads()
 
     def _come_back(self, entry: Entry, now: float, count: bool, position: Position | None = None) -> None:
         options = self.options
@@ -187,6 +195,8 @@ class Holding:
                 self._watch_ttl(again)
             if self.listeners:
                 self.news |= NEWS_READY
+            if self.journal is not None:
+                self.journal.changed(again)
 
     def return_all(self, owner: Hashable, count: bool) -> int:
         entries = sorted(self._leases.get(owner, {}).values(), key=attrgetter("position"))
@@ -206,6 +216,8 @@ class Holding:
         self.deferred[again.seq] = again
         if again.expires_at is not None and not self._lazy_ttl:
             self._watch_ttl(again)
+        if self.journal is not None:
+            self.journal.changed(again)
 
     def _lock(self, entry: Entry, deadline: float) -> None:
         if entry.lease_deadline == deadline:
@@ -228,12 +240,16 @@ class Holding:
         entry.description = description
         self.dead[entry.seq] = entry
         self.news |= NEWS_DEAD
+        if self.journal is not None:
+            self.journal.changed(entry)
 
     def _end(self, entry: Entry, cause: str) -> None:
         entry.state = ENDED
         self.held_bytes -= entry.stored.size_bytes
         self.budget.held_bytes -= entry.stored.size_bytes
         self.removed[cause] += 1
+        if self.journal is not None:
+            self.journal.left(entry)
 
     def _clear_shelves(self) -> None:
         self._shelf = Shelf(self.options.max_priority)
@@ -252,6 +268,8 @@ class Holding:
         while (entry := self._starts.pop_due(now)) is not None:
             del self.delayed[entry.seq]
             entry.state = READY
+            if self.journal is not None:
+                self.journal.changed(entry)
             self._arrive(entry, entry.due_at or now)
         while (entry := self._locks.pop_due(now)) is not None:
             self._unlease(entry)
@@ -266,7 +284,7 @@ class Holding:
             del self._ids[first]
             self.budget.held_bytes -= id_bytes(first)
         if self._dead_retry_at <= now:
-            self._dead_retry_at = inf
+            self._dead_retry_at = min((at for at in self._dead_again.values() if at > now), default=inf)
             self.news |= NEWS_DEAD
         self._next_due = self._first_due()
         self.news |= NEWS_DUE
@@ -327,8 +345,7 @@ class Holding:
 
     def _watch_heads(self) -> None:
         """Where only heads expire, a new head may be the next thing due."""
-        when = self._head_expiry()
-        if when != inf:
+        if self._lazy_ttl and (when := self._head_expiry()) != inf:
             self._wake_at(when)
 
     def _wake_at(self, when: float) -> None:

@@ -44,6 +44,10 @@ ROUTE_CACHE_SUBJECTS: Final = 10_000
 
 # How long a dead letter that its place refused waits for the next try.
 DEAD_RETRY_S: Final = 1.0
+# How often a message may die of the same thing in the same queue, unless it is rejected; then it is in a cycle.
+CYCLE_ROUNDS_MAX: Final = 1_000
+# The time to the next try of a quorum queue that dead-letters at least once (rabbit_fifo_dlx_worker's settle_timeout).
+AT_LEAST_ONCE_RETRY_S: Final = 180.0
 
 # Part of its bound down to which a queue with "reject-late" must sink before it takes messages again
 # (rabbit_fifo:is_below).

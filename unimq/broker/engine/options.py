@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
-from .limits import MAX_PRIORITY
+from .limits import DEAD_RETRY_S, MAX_PRIORITY
 
 Position: TypeAlias = Literal["original", "back", "head"]
 
@@ -47,6 +47,7 @@ class QueueOptions:
     dead_letter: object | None = None
     # When that place refuses: keep the message in this queue and try again, or drop it.
     dead_letter_refused: Literal["hold", "drop"] = "hold"
+    dead_retry_s: float = DEAD_RETRY_S
     # Messages are leased by session only (`session.py`).
     sessions: bool = False
 

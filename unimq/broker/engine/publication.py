@@ -71,7 +71,7 @@ def _prepared(sent: Publication, body: bytes, user: str | None) -> Stored:
     properties = sent.properties
     if not properties.flags & _LOOKED_AT:
         return stored_of(sent, body)
-    values = properties.values
+    values = properties.fixed  # the headers are checked there and decoded only where a key in them may count
     claimed = values.get("user_id")
     if claimed is not None and user is not None and claimed != user:
         raise failed(f"user_id property set to '{claimed}' but authenticated user was '{user}'")
@@ -79,9 +79,10 @@ def _prepared(sent: Publication, body: bytes, user: str | None) -> Stored:
     mode = values.get("delivery_mode")
     if mode not in (None, 1, _PERSISTENT):
         raise failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
-    headers = values.get("headers")
-    if headers and ("CC" in headers or "BCC" in headers):
-        sent = _with_routes(sent, headers)
+    if properties.flags & HEADERS_FLAG and b"CC" in properties.raw:
+        headers = properties.headers
+        if "CC" in headers or "BCC" in headers:
+            sent = _with_routes(sent, headers)
     priority = values.get("priority") or 0
     return stored_of(sent, body, priority=priority, ttl_s=ttl_s, persistent=mode == _PERSISTENT)
 

@@ -15,6 +15,7 @@ import msgspec
 from .amqpqueue import AmqpQueue
 from .broker import Engine
 from .errors import refused, resource
+from .exchange import TO_QUEUE, Destination
 from .message import Stored
 from .publication import Publication, publication_of
 from .routing import Exchanges
@@ -42,6 +43,10 @@ class Publishing(Exchanges):
         # routing key of amq.rabbitmq.reply-to.<token> → who is waiting for the answer
         self.reply_to: dict[str, Callable[[Stored], None]] = {}
 
+    def is_durable(self, destination: Destination) -> bool:
+        kind, name = destination
+        return self.queues[name].durable if kind == TO_QUEUE else super().is_durable(destination)
+
     def publish(self, exchange: str, routing_key: str, stored: Stored) -> Routed:
         """404, 403; `stored` is what `prepared` made of a publication to that exchange under that key."""
         return self.deliver(self.prepare(exchange, routing_key, stored))
@@ -58,8 +63,10 @@ class Publishing(Exchanges):
         return Prepared(stored, tuple(self.routed(sent, stored)))
 
     def deliver(self, ready: Prepared) -> Routed:
-        """To all queues that were found and are still there. What does not fit into the broker goes to none."""
+        """To all queues that were found and are there (again). What does not fit into the broker goes to none."""
         stored, queues = ready.stored, ready.queues
+        if any(queue.core.closed for queue in queues):  # a transaction was routed to it: its name counts
+            queues = tuple(there for queue in queues if (there := self.queues.get(queue.name)) is not None)
         if not queues:
             return Routed(0)
         room = self.engine.budget
@@ -67,11 +74,14 @@ class Publishing(Exchanges):
             self.engine.tick()
             if not room.has_room(len(queues) * stored.size_bytes):
                 return Routed(len(queues), True)
-        refused_by = 0
-        for queue in queues:
-            if not queue.core.closed and not queue.put(stored):
-                refused_by += 1
-        return Routed(len(queues), refused_by > 0)
+        if len(queues) == 1:
+            return Routed(1, not self._put(queues[0], stored))
+        with self.engine.together():  # what dies in one of them comes to another behind the message itself
+            taken = [self._put(queue, stored) for queue in queues]
+        return Routed(len(queues), not all(taken))
+
+    def _put(self, queue: AmqpQueue, stored: Stored) -> bool:
+        return queue.core.closed or queue.put(stored)
 
     def routed(self, sent: Publication, stored: Stored) -> Iterable[AmqpQueue]:
         """The queues for it. An answer to amq.rabbitmq.reply-to is handed over at once and has no queue."""

@@ -3,29 +3,34 @@
 Rules
 - Bounds are checked against what is ready; a delayed message is not bounded before its time.
 - Refusing is an answer, and it is given before anything has changed. Only "dead-letter" takes the newcomer as dead.
-- "reject-late" refuses only once the bound has been passed, and then until the queue has sunk well below it.
+- "reject-late" refuses only once the bound has been passed, and then until the queue has sunk well below it. What is dead
+  and still held counts (rabbit_fifo:is_over_limit).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from operator import attrgetter
 
 from .deadletter import OVERFLOW
-from .holding import Holding
+from .holding import BEFORE_ALL, NEWS_DEAD, Holding
 from .limits import SOFT_BOUND
-from .message import DELAYED, ENDED, LEASED, READY, Entry, Stored
+from .message import DEAD, DEFERRED, DELAYED, ENDED, LEASED, READY, Entry, Stored
 from .results import PutOutcome, Refusal
 
 
 class Putting(Holding):
     __slots__ = ()
 
-    def put(self, stored: Stored, due_at: float | None = None, *, moved: bool = False) -> PutOutcome:
-        """`moved`: it already lies in another queue of this engine and leaves it now: neither new nor a duplicate."""
+    def put(
+        self, stored: Stored, due_at: float | None = None, *, moved: bool = False, bounded: bool = True
+    ) -> PutOutcome:
+        """`moved`: it already lies in another queue of this engine and leaves it now: neither new nor a duplicate. Without
+        `bounded` no bound refuses it."""
         now = self._now()
         if self._next_due <= now:
             self._tick(now)
-        refused = self._refusal(stored, now, due_at, moved) if self._checked else None
+        refused = self._refusal(stored, now, due_at, moved, bounded) if self._checked else None
         size = stored.size_bytes
         budget = self.budget
         if refused is None and budget.held_bytes + size > budget.limit_bytes and not moved:
@@ -40,8 +45,12 @@ class Putting(Holding):
         entry = Entry(stored, self._seq, READY, now)
         budget.held_bytes += size
         self.held_bytes += size
+        if self.journal is not None:
+            self.journal.entered(entry)
         if due_at is None or due_at <= now:
             self._arrive(entry, now)
+            if self._next_due <= now:  # no time to live at all
+                self._tick(now)
         else:
             entry.state = DELAYED
             entry.due_at = due_at
@@ -77,11 +86,49 @@ class Putting(Holding):
         budget.held_bytes += stored.size_bytes
         self.held_bytes += stored.size_bytes
         self._leases.setdefault(owner, {})[entry.seq] = entry
+        if self.journal is not None:
+            self.journal.entered(entry)
         if self.news:
             self._tell()
         return entry
 
-    def _refusal(self, stored: Stored, now: float, due_at: float | None, moved: bool) -> Refusal | None:
+    def restore(self, entries: Iterable[Entry], owner: Hashable) -> None:
+        """What a journal kept of an empty queue, each in its state and place; what was leased is `owner`'s now. Bounds are
+        not looked at, nothing is told: let all queues be restored, then call `drop_owner(owner)`."""
+        for entry in sorted(entries, key=attrgetter("position")):
+            stored = entry.stored
+            self._seq = max(self._seq, entry.seq)
+            if entry.position > BEFORE_ALL // 2:
+                self._last = max(self._last, entry.position)
+            else:
+                self._first = max(self._first, entry.position)
+            self.budget.held_bytes += stored.size_bytes
+            self.held_bytes += stored.size_bytes
+            if entry.state == READY:
+                (self._shelf if self.sessions is None else self._session_shelf(stored.session_id)).append(
+                    entry
+                )
+                self.ready += 1
+                self.ready_bytes += self._weight(stored)
+                if entry.expires_at is not None:
+                    self._watch_ttl(entry)
+            elif entry.state == LEASED:
+                entry.owner = owner
+                self._leases.setdefault(owner, {})[entry.seq] = entry
+            elif entry.state == DELAYED:
+                assert entry.due_at is not None
+                self.delayed[entry.seq] = entry
+                self._starts.push(entry.due_at, entry)
+                self._wake_at(entry.due_at)
+            elif entry.state == DEFERRED:
+                self._set_aside(entry)
+            elif entry.state == DEAD:
+                self.dead[entry.seq] = entry
+                self.news |= NEWS_DEAD
+
+    def _refusal(
+        self, stored: Stored, now: float, due_at: float | None, moved: bool, bounded: bool
+    ) -> Refusal | None:
         options = self.options
         if self.closed:
             return Refusal.CLOSED
@@ -89,12 +136,17 @@ class Putting(Holding):
             return Refusal.NO_SESSION
         if not moved and stored.message_id in self._ids:
             return Refusal.DUPLICATE
-        if options.overflow != "drop-head" and (due_at is None or due_at <= now) and self._refuses(stored):
-            if options.overflow == "dead-letter" and not moved and self.budget.has_room(stored.size_bytes):
+        if not bounded or options.overflow == "drop-head":
+            return None
+        if (due_at is None or due_at <= now) and self._refuses(stored):
+            if options.overflow == "dead-letter" and (moved or self.budget.has_room(stored.size_bytes)):
                 self._seq += 1
                 self.budget.held_bytes += stored.size_bytes
                 self.held_bytes += stored.size_bytes
-                self._condemn(Entry(stored, self._seq, ENDED, now), OVERFLOW)
+                entry = Entry(stored, self._seq, ENDED, now)
+                if self.journal is not None:
+                    self.journal.entered(entry)
+                self._condemn(entry, OVERFLOW)
             return Refusal.QUEUE_FULL
         return None
 
@@ -107,10 +159,14 @@ class Putting(Holding):
             return self._over(1, self._weight(stored))
         if self._rejecting and self._within_soft_bound():
             self._rejecting = False
-        self._rejecting = self._rejecting or self._over(0, 0)
+        self._rejecting = self._rejecting or self._over(len(self.dead), self._dead_weight())
         return self._rejecting
+
+    def _dead_weight(self) -> int:
+        return sum(self._weight(entry.stored) for entry in self.dead.values())
 
     def _within_soft_bound(self) -> bool:
         options = self.options
-        pairs = ((options.max_length, self.ready), (options.max_bytes, self.ready_bytes))
-        return all(bound is None or held <= int(bound * SOFT_BOUND) for bound, held in pairs)
+        held = self.ready + len(self.dead)
+        pairs = ((options.max_length, held), (options.max_bytes, self.ready_bytes + self._dead_weight()))
+        return all(bound is None or there <= int(bound * SOFT_BOUND) for bound, there in pairs)

@@ -36,7 +36,6 @@ from typing import Final
 
 from .deadletter import EXPIRED
 from .holding import id_bytes, successor
-from .limits import DEAD_RETRY_S
 from .message import DEAD, DEFERRED, DELAYED, ENDED, LEASED, READY, Entry
 from .options import Position
 from .putting import Putting
@@ -102,6 +101,9 @@ class QueueCore(Putting):
             del self._shelves[session_id]
         if self._lazy_ttl:
             self._watch_heads()
+        if self.journal is not None:
+            for entry in taken:
+                self.journal.changed(entry)
         if self.news:
             self._tell()
         return taken
@@ -134,6 +136,8 @@ class QueueCore(Putting):
                 entry.delivery_count += 1
             if self.options.lock_s is not None and self.sessions is None:
                 self._lock(entry, now + self.options.lock_s)
+            if self.journal is not None:
+                self.journal.changed(entry)
             taken.append(entry)
         if self.news:
             self._tell()
@@ -144,6 +148,7 @@ class QueueCore(Putting):
     def ack(self, entries: Iterable[Entry]) -> Sequence[Entry]:
         self._catch_up()
         leases = self._leases
+        journal = self.journal
         lost: list[Entry] | None = None
         count = size = 0
         for entry in entries:
@@ -158,6 +163,8 @@ class QueueCore(Putting):
                 del leases[owner]
             size += entry.stored.size_bytes
             count += 1
+            if journal is not None:
+                journal.left(entry)
         if count:
             self.removed["acked"] += count
             self.held_bytes -= size
@@ -226,12 +233,26 @@ class QueueCore(Putting):
     def bury(self, entry: Entry, cause: str = "dead-lettered") -> None:
         """Its dead-letter place has it now (or never will: `cause`)."""
         del self.dead[entry.seq]
+        self._dead_again.pop(entry.seq, None)
         self._end(entry, cause)
 
-    def keep_dead(self) -> None:
-        """Their place refused them: they stay, and are offered again."""
-        self._dead_retry_at = self._now() + DEAD_RETRY_S
-        self._wake_at(self._dead_retry_at)
+    def keep_dead(self, entry: Entry) -> None:
+        """Its place refused it: it stays, and is offered again."""
+        when = self._now() + self.options.dead_retry_s
+        self._dead_again[entry.seq] = when
+        self._dead_retry_at = min(self._dead_retry_at, when)
+        self._wake_at(when)
+
+    def dying(self) -> list[Entry]:
+        """The dead that are to be offered to their place now."""
+        now = self._now()
+        return [entry for seq, entry in self.dead.items() if self._dead_again.get(seq, now) <= now]
+
+    def bound(self) -> None:
+        """What came back is bounded now; for a queue without `bound_on_return`, whose consumers are served first."""
+        self._drop_to_bounds()
+        if self.news:
+            self._tell()
 
     def cancel_scheduled(self, seq: int) -> Entry | None:
         self._catch_up()
@@ -262,7 +283,7 @@ class QueueCore(Putting):
         for entry in entries:
             self._end(entry, "closed")
         self._clear_shelves()
-        for place in (self.delayed, self.deferred, self.dead, self._leases):
+        for place in (self.delayed, self.deferred, self.dead, self._dead_again, self._leases):
             place.clear()
         self.budget.held_bytes -= sum(map(id_bytes, self._ids))
         self._ids.clear()

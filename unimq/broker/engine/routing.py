@@ -27,6 +27,7 @@ from .exchange import (
     Exchange,
     unknown_kind,
 )
+from .journal import Journal
 from .limits import MAX_BINDINGS, MAX_EXCHANGES
 
 DEFAULT: Final = ""
@@ -36,6 +37,7 @@ _NO_HEADERS: Final[Mapping[str, Any]] = {}
 class Exchanges:
     def __init__(self, name: str) -> None:
         self.name = name
+        self.journal: Journal | None = None
         self.exchanges: dict[str, Exchange] = {made: Exchange(made, kind) for made, kind in BUILT_IN}
         self.exchanges[TRACE] = Exchange(TRACE, "topic", internal=True)
         self._binding_count = 0
@@ -76,9 +78,11 @@ class Exchanges:
                 raise failed(
                     f"cannot declare {what}: there are {MAX_EXCHANGES} exchanges, the most there can be"
                 )
-            self.exchanges[name] = Exchange(
+            made = self.exchanges[name] = Exchange(
                 name, kind, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
             )
+            if self.journal is not None and durable:
+                self.journal.exchange_declared(self.name, made)
             return
         for option, current, asked in (
             ("type", there.kind, kind),
@@ -110,6 +114,8 @@ class Exchanges:
 
     def _remove(self, exchange: Exchange) -> None:
         del self.exchanges[exchange.name]
+        if self.journal is not None and exchange.durable:
+            self.journal.exchange_deleted(self.name, exchange)
         for binding in tuple(exchange.bindings.values()):
             self._forget(exchange, binding)
         self._forget_destination((TO_EXCHANGE, exchange.name))
@@ -135,19 +141,24 @@ class Exchanges:
         key: str,
         arguments: Mapping[str, Any],
         present: Callable[[], bool],
+        check_owner: Callable[[], None] = lambda: None,
     ) -> None:
-        """`present` says whether the destination is there, and raises where it is not the caller's."""
-        exchange = self._ends(source, destination, present)
+        """`present` says whether the destination is there, `check_owner` raises where it is not the caller's."""
+        exchange = self._ends(source, destination)
         if exchange is None:
             raise missing(resource("exchange", _stripped(source), self.name))
         if not present():
             raise missing(resource(destination[0], destination[1], self.name))
         exchange.check_binding(arguments)
+        check_owner()
         if self._binding_count >= MAX_BINDINGS:
             raise failed(f"there are {MAX_BINDINGS} bindings, the most there can be")
-        if exchange.add(Binding(exchange.name, destination, key, arguments)):
+        made = Binding(exchange.name, destination, key, arguments)
+        if exchange.add(made):
             self._binding_count += 1
             self._sources.setdefault(destination, {})[exchange.name] = None
+            if self.journal is not None and exchange.durable and self.is_durable(destination):
+                self.journal.bound(self.name, made)
 
     def unbind(
         self,
@@ -156,15 +167,22 @@ class Exchanges:
         key: str,
         arguments: Mapping[str, Any],
         present: Callable[[], bool],
+        check_owner: Callable[[], None] = lambda: None,
     ) -> None:
-        """Neither end nor the binding need be there (idempotent since RabbitMQ 3.2)."""
-        exchange = self._ends(source, destination, present)
+        """Neither end nor the binding need be there (idempotent since RabbitMQ 3.2); only who takes one away must own it."""
+        exchange = self._ends(source, destination)
         if exchange is None or not present():
             return
-        if self._forget(exchange, Binding(exchange.name, destination, key, arguments)):
+        binding = Binding(exchange.name, destination, key, arguments)
+        if binding.identity in exchange.bindings:
+            check_owner()
+        there = self._forget(exchange, binding)
+        if there is not None:
+            if self.journal is not None:
+                self.journal.unbound(self.name, there)
             self._delete_if_done(exchange)
 
-    def _ends(self, source: str, destination: Destination, present: Callable[[], bool]) -> Exchange | None:
+    def _ends(self, source: str, destination: Destination) -> Exchange | None:
         for kind, name in (destination, (TO_EXCHANGE, _stripped(source))):
             if kind == TO_EXCHANGE:
                 _not_default(name)
@@ -174,16 +192,21 @@ class Exchanges:
         """The queue is gone: nothing leads to it any more."""
         self._forget_destination((TO_QUEUE, name))
 
-    def _forget(self, exchange: Exchange, binding: Binding) -> bool:
-        if not exchange.remove(binding):
-            return False
+    def is_durable(self, destination: Destination) -> bool:
+        """Whether it outlives the broker; it is there."""
+        return self.exchanges[destination[1]].durable
+
+    def _forget(self, exchange: Exchange, binding: Binding) -> Binding | None:
+        there = exchange.remove(binding)
+        if there is None:
+            return None
         self._binding_count -= 1
         if not any(b.destination == binding.destination for b in exchange.bindings.values()):
             sources = self._sources.get(binding.destination, {})
             sources.pop(exchange.name, None)
             if not sources:
                 self._sources.pop(binding.destination, None)
-        return True
+        return there
 
     def _forget_destination(self, destination: Destination) -> None:
         for source in self._sources.pop(destination, {}):

@@ -43,7 +43,7 @@ class Undertaker:
     def take(self, core: QueueCore, stored: Stored) -> bool:
         """The engine's `dead_letter`: its place has it now."""
         vhost = self._vhost
-        queue = vhost.queues.get(core.name)
+        queue = vhost.queue_of(core)
         if queue is None or queue.spec.dead_letter_exchange is None:
             return True
         spec = queue.spec
@@ -56,7 +56,7 @@ class Undertaker:
         sent = dead_letter(
             publication_of(stored),
             reason,
-            core.name,
+            queue.name,
             death.died_at,
             exchange,
             spec.dead_letter_key,
@@ -67,7 +67,7 @@ class Undertaker:
         targets = [place for place in found if not cycles(sent.properties.headers, reason, place.name)]
         if not spec.at_least_once:
             for place in targets:
-                place.put(letter, moved=True)
+                place.put(letter, moved=True, answered=False)
             return True
         return self._all_took(core, stored, letter, found, targets)
 

@@ -96,6 +96,7 @@ class VHost(Publishing):
         spec = args.spec_of(kind, arguments, self.dialect)
         options = args.options_of(spec, arguments, self._undertaker.take)
         queue = AmqpQueue(
+            name,
             self._core(name, what, options),
             spec,
             durable=durable,
@@ -107,11 +108,21 @@ class VHost(Publishing):
         if exclusive:
             self._owned.setdefault(connection, {})[name] = queue
         self._undertaker.seen(queue)
+        if self.journal is not None and durable:
+            queue.core.journal = self.journal.queue_declared(self.name, queue)
         return queue
+
+    def engine_name(self, name: str) -> str:
+        """Of queue `name`: the engine is shared by all virtual hosts, and / shares its queues with other protocols. No
+        name of a queue has a line feed."""
+        return name if self.name == "/" else f"{self.name}\n{name}"
+
+    def queue_of(self, core: QueueCore) -> AmqpQueue | None:
+        return self.queues.get(core.name.rpartition("\n")[2])
 
     def _core(self, name: str, what: str, options: QueueOptions) -> QueueCore:
         try:
-            core = self.engine.declare_queue(name, options)
+            core = self.engine.declare_queue(self.engine_name(name), options)
         except EngineLimit as limit:
             raise failed(f"cannot declare {what}: {limit}") from None
         if isinstance(core, Mismatch):
@@ -168,7 +179,10 @@ class VHost(Publishing):
             if not owned:
                 self._owned.pop(queue.exclusive_to, None)
         self.forget_queue(queue.name)
-        self.engine.delete_queue(queue.name)
+        if self.journal is not None and queue.durable:
+            self.journal.queue_deleted(self.name, queue)
+            queue.core.journal = None
+        self.engine.delete_queue(queue.core.name)
         self._undertaker.forget(queue)
         for consumer in queue.consumers:
             self._reads.pop(consumer, None)
@@ -193,7 +207,8 @@ class VHost(Publishing):
         *,
         connection: Hashable = None,
     ) -> None:
-        self.bind(exchange, ("queue", queue), routing_key, arguments, self._present(queue, connection))
+        checks = self._queue_checks(queue, connection)
+        self.bind(exchange, ("queue", queue), routing_key, arguments, *checks)
 
     def unbind_queue(
         self,
@@ -204,16 +219,14 @@ class VHost(Publishing):
         *,
         connection: Hashable = None,
     ) -> None:
-        self.unbind(exchange, ("queue", queue), routing_key, arguments, self._present(queue, connection))
+        checks = self._queue_checks(queue, connection)
+        self.unbind(exchange, ("queue", queue), routing_key, arguments, *checks)
 
-    def _present(self, name: str, connection: Hashable) -> Callable[[], bool]:
-        def present() -> bool:
-            if name not in self.queues:
-                return False
+    def _queue_checks(self, name: str, connection: Hashable) -> tuple[Callable[[], bool], Callable[[], None]]:
+        def check_owner() -> None:
             self.find_queue(name, connection=connection)
-            return True
 
-        return present
+        return lambda: name in self.queues, check_owner
 
     # ----------------------------------------------------------------------------------------------- consuming
 
@@ -232,7 +245,10 @@ class VHost(Publishing):
         entry = queue.get(owner, no_ack=no_ack)
         if entry is None:
             return None
-        queue.core.tick()
+        if (
+            queue.spec.kind == "classic"
+        ):  # a quorum queue counts first, and sees then what has expired behind it
+            queue.core.tick()
         return queue, entry, queue.core.ready
 
     def consume(
@@ -286,11 +302,11 @@ class VHost(Publishing):
         for queue, entries in {**queues, **dict(held)}.items():
             self.abandon(queue, entries)
 
-    def wanted(self, consumer: Consumer) -> None:
-        """It has room again."""
-        queue = self._reads.get(consumer)
-        if queue is not None:
-            queue.consumers.wanted(consumer)
+    def wanted(self, *consumers: Consumer) -> None:
+        """They have room again."""
+        queues = {queue: None for each in consumers if (queue := self._reads.get(each)) is not None}
+        for queue in queues:
+            queue.consumers.wanted(consumers)
             queue.pump()
 
     def _unread(self, queue: AmqpQueue) -> None:
@@ -301,23 +317,41 @@ class VHost(Publishing):
 
     # ------------------------------------------------------------------------------------------------ settling
 
-    def ack(self, queue: AmqpQueue, entries: Sequence[Entry]) -> None:
-        queue.ack(entries)
+    # `reader`: whose room they took. He stands in line again before anything comes back, and all are served before a dead
+    # letter arrives anywhere (rabbit_amqqueue_process:subtract_acks).
 
-    def requeue(self, queue: AmqpQueue, entries: Sequence[Entry]) -> None:
-        if not queue.core.closed:
-            queue.requeue(entries)
+    def ack(self, queue: AmqpQueue, entries: Sequence[Entry], reader: Consumer | None = None) -> None:
+        queue.ack(entries)
+        if reader is not None and not queue.core.closed:
+            queue.consumers.wanted((reader,))
             queue.pump()
+
+    def requeue(self, queue: AmqpQueue, entries: Sequence[Entry], reader: Consumer | None = None) -> None:
+        self._settle(queue, queue.requeue, entries, reader)
 
     def abandon(self, queue: AmqpQueue, entries: Sequence[Entry]) -> None:
         """Their reader is gone: they come back, not by his wish."""
-        if not queue.core.closed:
-            queue.abandon(entries)
-            queue.pump()
+        self._settle(queue, queue.abandon, entries, None)
 
-    def reject(self, queue: AmqpQueue, entries: Sequence[Entry]) -> None:
+    def reject(self, queue: AmqpQueue, entries: Sequence[Entry], reader: Consumer | None = None) -> None:
         """Dead-lettered, or dropped where the queue has no dead-letter exchange."""
-        queue.reject(entries)
+        self._settle(queue, queue.reject, entries, reader)
+
+    def _settle(
+        self,
+        queue: AmqpQueue,
+        verb: Callable[[Sequence[Entry]], None],
+        entries: Sequence[Entry],
+        reader: Consumer | None,
+    ) -> None:
+        if queue.core.closed:
+            return
+        with self.engine.together():
+            if reader is not None:
+                queue.consumers.wanted((reader,))
+            verb(entries)
+            queue.pump()
+            queue.bound()
 
     # ---------------------------------------------------------------------------------------------- the checks
 

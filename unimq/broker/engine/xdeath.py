@@ -7,7 +7,8 @@ Rules (rabbit_dead_letter, 3.10.8)
   so do those of a second {queue, reason}; the others behind it come out in reverse.
 - The first death also leaves x-first-death-reason, -queue and -exchange. Headers come out sorted by name.
 - The property `expiration` goes. With a routing key of the queue's own, so does the header CC.
-- A message that comes back to a queue with no rejection on the way is in a cycle and goes there no more.
+- A message that comes back to a queue with no rejection on the way is in a cycle and goes there no more. As the order above
+  can hide one from RabbitMQ, whose queues then hand it on for ever, ours also end it after CYCLE_ROUNDS_MAX deaths of a kind.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final
 from unimq.wire.amqp091.table import Int64, Table, Timestamp
 
 from .deadletter import EXPIRED, MAX_DELIVERIES, OVERFLOW
-from .limits import MAX_DEATHS
+from .limits import CYCLE_ROUNDS_MAX, MAX_DEATHS
 from .publication import Publication, header_routes, with_headers
 
 # The engine's reasons in RabbitMQ's words; "rejected" is the same in both.
@@ -64,6 +65,8 @@ def cycles(headers: Mapping[str, Any], reason: str, queue: str) -> bool:
     deaths = headers.get("x-death")
     if reason == "rejected" or not isinstance(deaths, list):
         return False
+    if deaths and isinstance(deaths[0], Mapping) and (deaths[0].get("count") or 0) > CYCLE_ROUNDS_MAX:
+        return True
     for death in deaths:
         if not isinstance(death, Mapping):
             continue

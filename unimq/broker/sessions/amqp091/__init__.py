@@ -29,13 +29,20 @@ def make(broker: Broker) -> Callable[[Line], Connection]:
     """The listener `amqp`."""
     settings = broker.settings
     dialect = DIALECTS[settings.amqp_dialect]
+
+    def vhost(name: str) -> VHost:
+        return VHost(broker.engine, name, dialect)
+
+    vhosts = {name: vhost(name) for name in settings.vhosts}
+    broker.restore(vhosts, vhost)
     node = Node(
         broker.engine,
-        {name: VHost(broker.engine, name, dialect) for name in settings.vhosts},
+        vhosts,
         settings.users or DEFAULT_USERS,
         dialect=dialect,
         faults=broker.faults,
     )
+    node.look_at_alarm()  # what was restored counts
     broker.on_restart.append(node.restart)
     broker.after_tick.append(node.look_at_alarm)
     return lambda line: Connection(line, node)

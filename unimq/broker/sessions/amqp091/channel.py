@@ -36,7 +36,6 @@ from unimq.wire.amqp091.methods import BY_NAME
 
 from . import consuming, publishing, topology, transactions
 from .consumer import Consumer
-from .limits import UNACKED_MAX
 from .unacked import Unacked, by_queue
 
 if TYPE_CHECKING:
@@ -59,7 +58,9 @@ class Channel:
         self.last_tag = 0
         self.consumer_prefetch = 0  # for consumers to come; 0: no bound
         self.channel_prefetch = 0
-        self.hungry: dict[Consumer, None] = {}  # have room again
+        self.taken = 0  # what counts against it
+        self.suspended = False  # a consumer has asked while it was full: nobody gets anything before `resume`
+        self.resumed = 0  # times
         self.reply_token: str | None = None  # direct reply-to
         self.reply_consumer: str | None = None
         # publishing
@@ -80,8 +81,6 @@ class Channel:
             self.fail(error, name)
         except WireError as error:  # a content whose properties are malformed
             self.fail(AmqpError(error.code, error.text), name)
-        if self.hungry:
-            self.feed()
 
     def fail(self, error: AmqpError, name: str) -> None:
         if not error.class_id and error.code != 541:
@@ -115,19 +114,16 @@ class Channel:
         if not self.open:
             return
         self.open = False
-        self.hungry.clear()
-        for consumer in self.consumers.values():
-            consumer.ended = True
-            self.vhost.cancel(consumer)
+        consumers = tuple(self.consumers.values())
         self.consumers.clear()
+        for consumer in consumers:
+            consumer.ended = True
         if self.reply_token is not None:
             self.vhost.reply_to.pop(self.reply_token, None)
-        transactions.give_back(
-            self, self.tx
-        )  # what was settled in a transaction without a commit is not settled
+        # what was settled in a transaction without a commit is not settled
+        transactions.give_back(self, self.tx)
         unacked, self.unacked = self.unacked, {}
-        for queue, entries in by_queue(unacked.values()):
-            self.vhost.abandon(queue, entries)
+        self.vhost.end_channel(consumers, by_queue(unacked.values()))
 
     def say(self, name: str, *args: Any) -> None:
         self.out.append(method_frame(self.number, name, *args))
@@ -166,6 +162,13 @@ class Channel:
         self.published = self.confirmed = last
         self.singly = True
 
+    def publish_again(self, args: tuple[Any, ...]) -> None:
+        """As if the client had sent it twice under one number."""
+        self.receive("basic.publish", args)
+        if self.mode == "confirm" and self.open:
+            self.refused = [tag for tag in self.refused if tag != self.published]
+            self.published -= 1
+
     def say_confirms(self) -> None:
         """All that was published and not yet answered: `multiple` up to each that was refused."""
         last, said = self.published, self.confirmed
@@ -189,23 +192,28 @@ class Channel:
             out.append(ack_frame(self.number, last, last - 1 > said))
 
     # ------------------------------------------------------------------------------------------------ consuming
-    def room(self) -> int:
-        """What the prefetch of the whole channel leaves."""
-        if not self.channel_prefetch:
-            return UNACKED_MAX - len(self.unacked)
-        return self.channel_prefetch - len(self.unacked)
+    @property
+    def is_full(self) -> bool:
+        """By the prefetch of the whole channel."""
+        return 0 < self.channel_prefetch <= self.taken
 
-    def feed(self) -> None:
-        while self.hungry and self.open:
-            consumer = next(iter(self.hungry))
-            del self.hungry[consumer]
-            self.vhost.wanted(consumer)
+    def count_back(self, delivered: int) -> None:
+        if self.channel_prefetch and self.taken:
+            self.taken -= delivered
+
+    def resume(self) -> None:
+        if self.suspended and not self.is_full:
+            self.suspended = False
+            # Another queue is asked first each time, or the first would leave nothing to the others. RabbitMQ draws one
+            # (rabbit_limiter:notify_queues).
+            consumers = tuple(self.consumers.values())
+            at = self.resumed % max(len(consumers), 1)
+            self.resumed += 1
+            self.vhost.wanted(*consumers[at:], *consumers[:at])
 
     def look_for_more(self) -> None:
         """The peer reads again, or a prefetch has grown."""
-        for consumer in list(self.consumers.values()):
-            if self.open:
-                self.vhost.wanted(consumer)
+        self.vhost.wanted(*self.consumers.values())
 
 
 METHODS: Final[dict[str, Callable[..., None]]] = {

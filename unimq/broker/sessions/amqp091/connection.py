@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 from unimq.broker.engine.errors import AmqpError
@@ -66,6 +67,8 @@ class Connection:
         self.wants_turn = False
         self._events: Iterator[Event] | None = None  # what was read and is not carried out yet
         self._later: list[bytes] = []
+        self._delayed: Event | None = None  # by a fault: carried out first when its time has come
+        self._spared = False
         self._tail = b""
         self.heartbeat_s = 0
         self._waiting_bytes = 0
@@ -93,7 +96,10 @@ class Connection:
         faults = self.node.faults
         try:
             for number, name, args in self._events:
-                if faults.rules and (rule := faults.strike(name)) is not None:
+                if faults.rules and (rule := self._struck(name)) is not None:
+                    if rule.action == "delay":
+                        self._delay(rule.delay_s, (number, name, args))
+                        return
                     self._suffer(rule, number, name, args)
                 else:
                     channel = channels.get(number)
@@ -133,8 +139,32 @@ class Connection:
             channel.receive(name, args)
             if rule.action == "lose-confirm" and name == "basic.publish" and channel.mode == "confirm":
                 channel.withhold_last_confirm()
+            if rule.action == "duplicate" and name == "basic.publish" and channel.open:
+                channel.publish_again(args)
         if rule.action == "drop-after":
             self._drop()
+
+    def _struck(self, name: str) -> Rule | None:
+        """What was delayed goes on: no rule looks at it a second time."""
+        if self._spared:
+            self._spared = False
+            return None
+        return self.node.faults.strike(name)
+
+    def _delay(self, delay_s: float, event: Event) -> None:
+        self._delayed = event
+        self.line.pause_reading("delay")
+        self.line.call_later(delay_s, self._go_on)
+
+    def _go_on(self) -> None:
+        event, self._delayed = self._delayed, None
+        self.line.resume_reading("delay")
+        if event is None or self._events is None or self.state == "closed":
+            return
+        self._events = chain((event,), self._events)
+        self._spared = True
+        self._carry_on()
+        self._spared = False
 
     def _drop(self) -> None:
         self.state = "closed"
@@ -153,16 +183,23 @@ class Connection:
 
     def writable_again(self) -> None:
         self.wants_turn = False
-        if self._events is not None:
-            self._work()
-            while self._events is None and self._later and self.state != "closed":
-                self.receive(self._later.pop(0))
-            if self._events is not None:
-                return
-            self.line.resume_reading("pending")
+        if self._delayed is not None:
+            return
+        if self._events is not None and not self._carry_on():
+            return
         for channel in list(self.channels.values()):
             channel.look_for_more()
         self.node.look_at_alarm()
+
+    def _carry_on(self) -> bool:
+        """With what was read. False: not to its end."""
+        self._work()
+        while self._events is None and self._later and self.state != "closed":
+            self.receive(self._later.pop(0))
+        if self._events is not None:
+            return False
+        self.line.resume_reading("pending")
+        return True
 
     def lost(self) -> None:
         self.state = "closed"
@@ -283,7 +320,7 @@ class Connection:
         interval_s = self.heartbeat_s
         if not self.line.reading:  # by our own will: then its taking what we wrote is its sign of life
             waiting = self.line.waiting_bytes()
-            if self.blocked or waiting != self._waiting_bytes:
+            if self.blocked or self._delayed is not None or waiting != self._waiting_bytes:
                 self._heard_at = now
             self._waiting_bytes = waiting
         if now - self._heard_at > 2 * interval_s:

@@ -2,7 +2,7 @@
 
 Rules
 - `room()` is what the prefetches of consumer and channel leave, and nothing while the peer does not read.
-- Without acknowledgement there is no prefetch: then only the peer's reading is the bound.
+- Without acknowledgement a prefetch counts nothing, but a channel that is full by its own gets nothing at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unimq.broker.engine import Entry
 from unimq.broker.engine.amqpqueue import AmqpQueue
 from unimq.wire.amqp091.encode import deliver_frames
 
-from .limits import DELIVER_BATCH, PENDING_MAX_BYTES
+from .limits import DELIVER_BATCH, PENDING_MAX_BYTES, UNACKED_MAX
 from .unacked import Unacked
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Consumer:
         self.prefetch = prefetch
         self.unacked = 0
         self.ended = False
+        self.limited = True  # by the channel's prefetch: quorum queues do not know it
         self._last_bytes = PENDING_MAX_BYTES + 1
 
     def room(self) -> int:
@@ -44,9 +45,14 @@ class Consumer:
             return 0
         # as many as fit, going by the size of the last one: a batch is looked at only once
         room = min(DELIVER_BATCH, 1 + (PENDING_MAX_BYTES - pending) // self._last_bytes)
+        if self.limited and (channel.suspended or channel.is_full):
+            channel.suspended = True
+            return 0
         if self.no_ack:
             return room
-        room = min(room, channel.room())
+        room = min(room, UNACKED_MAX - len(channel.unacked))
+        if self.limited and channel.channel_prefetch:
+            room = min(room, channel.channel_prefetch - channel.taken)
         if self.prefetch:
             room = min(room, self.prefetch - self.unacked)
         return max(room, 0)
@@ -55,6 +61,8 @@ class Consumer:
         channel = self.channel
         connection = channel.connection
         out = connection.out
+        if self.limited and channel.channel_prefetch and not self.no_ack:
+            channel.taken += len(entries)
         for entry in entries:
             channel.last_tag = tag = channel.last_tag + 1
             if not self.no_ack:
@@ -84,7 +92,6 @@ class Consumer:
         self.ended = True
         channel = self.channel
         channel.consumers.pop(self.tag, None)
-        channel.hungry.pop(self, None)
         if channel.connection.capabilities.get("consumer_cancel_notify") is True:
             channel.say("basic.cancel", self.tag, True)
             channel.connection.line.flush_soon()

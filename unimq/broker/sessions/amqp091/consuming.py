@@ -2,7 +2,9 @@
 
 Rules
 - An unknown delivery tag is 406, and so is `multiple` up to a tag that is not there any more (0: all there are).
-- Settling makes room: the consumers concerned are fed after the method.
+- Settling makes room for its consumer at once. A channel that was found full is fed when all of it is settled.
+- The prefetch of the whole channel counts what classic queues delivered since it was set, and what was unacknowledged then.
+  What was got does not count, and a prefetch for consumers lifts it (rabbit_channel, rabbit_limiter).
 - In a transaction, acknowledgements are checked now and done at its commit.
 """
 
@@ -15,7 +17,7 @@ from unimq.broker.engine.errors import AmqpError
 from . import replies
 from .consumer import Consumer
 from .limits import CONSUMERS_PER_CONNECTION_MAX
-from .unacked import Unacked, by_queue
+from .unacked import Unacked, by_reader
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -52,7 +54,7 @@ def consume(
         if not no_wait:
             ch.say("basic.consume-ok", consumer.tag)
 
-    ch.vhost.consume(
+    reads = ch.vhost.consume(
         name,
         consumer,
         arguments=arguments,
@@ -60,6 +62,7 @@ def consume(
         global_prefetch=ch.channel_prefetch > 0,
         on_ok=on_ok,
     )
+    consumer.limited = reads.spec.kind == "classic"
 
 
 def cancel(ch: Channel, tag: str, no_wait: bool) -> None:
@@ -68,7 +71,6 @@ def cancel(ch: Channel, tag: str, no_wait: bool) -> None:
     consumer = ch.consumers.pop(tag, None)
     if consumer is not None:
         consumer.ended = True
-        ch.hungry.pop(consumer, None)
         ch.vhost.cancel(consumer)
     if not no_wait:
         ch.say("basic.cancel-ok", tag)
@@ -92,16 +94,17 @@ def get(ch: Channel, queue: str, no_ack: bool) -> None:
 def qos(ch: Channel, prefetch_bytes: int, prefetch: int, whole_channel: bool) -> None:
     if prefetch_bytes:
         raise AmqpError(540, f"prefetch_size!=0 ({prefetch_bytes})")
-    if not whole_channel:
-        ch.consumer_prefetch = prefetch
-    elif not ch.node.dialect.global_prefetch:
+    if whole_channel and not ch.node.dialect.global_prefetch:
         raise AmqpError(
             540, "Feature `global_qos` is deprecated. By default, this feature is not permitted anymore."
         )
-    else:
-        ch.channel_prefetch = prefetch
-        ch.hungry.update(dict.fromkeys(ch.consumers.values()))
+    if not whole_channel:
+        ch.consumer_prefetch = prefetch
+    if whole_channel and not ch.channel_prefetch:
+        ch.taken = len(ch.unacked)
+    ch.channel_prefetch = prefetch if whole_channel else 0
     ch.say("basic.qos-ok")
+    ch.resume()
 
 
 # ------------------------------------------------------------------------------------------------------- settling
@@ -112,8 +115,12 @@ def ack(ch: Channel, tag: int, multiple: bool) -> None:
     if not multiple:
         each = ch.unacked.pop(tag, None)
         if each is not None:
-            ch.vhost.ack(each.queue, (each.entry,))
-            freed(ch, each)
+            consumer = each.consumer
+            if consumer is not None:
+                consumer.unacked -= 1
+                ch.count_back(1)
+            ch.vhost.ack(each.queue, (each.entry,), consumer)
+            ch.resume()
             return
     settle(ch, "ack", take(ch, tag, multiple))
 
@@ -170,17 +177,10 @@ def take(ch: Channel, tag: int, multiple: bool) -> list[Unacked]:
 
 def settle(ch: Channel, verb: str, taken: list[Unacked]) -> None:
     act = getattr(ch.vhost, verb)
-    for queue, entries in by_queue(taken):
-        act(queue, entries)
-    for each in taken:
-        freed(ch, each)
-
-
-def freed(ch: Channel, each: Unacked) -> None:
-    consumer = each.consumer
-    if consumer is not None:
-        consumer.unacked -= 1
-        if not consumer.ended:
-            ch.hungry[consumer] = None
-    if ch.channel_prefetch and len(ch.consumers) > 1:
-        ch.hungry.update(dict.fromkeys(ch.consumers.values()))
+    ch.count_back(sum(each.consumer is not None for each in taken))
+    with ch.vhost.engine.together():  # what dies of it comes behind all of it
+        for queue, consumer, entries in by_reader(taken):
+            if consumer is not None:
+                consumer.unacked -= len(entries)
+            act(queue, entries, consumer)
+    ch.resume()

@@ -1,7 +1,7 @@
 """What RabbitMQ says of itself, and the login mechanisms.
 
 Rules
-- EXTERNAL is offered only on a line with a verified client certificate; its common name is the user.
+- EXTERNAL is offered only on a line with a verified client certificate; its common name is the name of the user.
 - A mechanism answers with (user, password) or None when what came makes no sense; passwords are compared in constant time.
 """
 

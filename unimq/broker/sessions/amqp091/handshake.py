@@ -41,7 +41,8 @@ def start_ok(
     capabilities = properties.get("capabilities")
     at.capabilities = capabilities if isinstance(capabilities, dict) else {}
     if mechanism == "EXTERNAL" and at.line.certificate_name is not None:
-        user: str | None = at.line.certificate_name
+        name = at.line.certificate_name
+        user = name if name in at.node.users else None
     elif mechanism in ("PLAIN", "AMQPLAIN"):
         given = credentials(mechanism, response)
         if given is None:

@@ -52,11 +52,10 @@ def publish(
 
 def send(ch: Channel, ready: Prepared, mandatory: bool) -> bool:
     """To its queues, or back. True when a queue refused it."""
-    if not ready.queues:
-        if not replies.deliver(ch, ready.stored) and mandatory:
-            give_back(ch, ready.stored)
-        return False
-    return ch.vhost.deliver(ready).refused
+    routed = ch.vhost.deliver(ready)
+    if not routed.routed and not replies.deliver(ch, ready.stored) and mandatory:
+        give_back(ch, ready.stored)
+    return routed.refused
 
 
 def give_back(ch: Channel, stored: Stored) -> None:

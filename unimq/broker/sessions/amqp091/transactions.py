@@ -50,13 +50,15 @@ def commit(ch: Channel) -> None:
     transaction = _of(ch)
     ch.tx = Transaction()
     refused = False
-    for ready, mandatory in transaction.publishes:
-        refused = send(ch, ready, mandatory) or refused
-    for verb, taken in transaction.settled:
-        settle(ch, verb, taken)
+    with ch.vhost.engine.together():  # what dies of it comes behind all of it
+        for ready, mandatory in transaction.publishes:
+            refused = send(ch, ready, mandatory) or refused
+        if not refused:
+            ch.say("tx.commit-ok")  # before what settling brings, as RabbitMQ says it
+        for verb, taken in transaction.settled:
+            settle(ch, verb, taken)
     if refused:
         raise AmqpError(406, "partial tx completion")
-    ch.say("tx.commit-ok")
 
 
 def rollback(ch: Channel) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from unimq import AsyncClient, AsyncReceiver, DeadLetter, Delivery, Message, Queue, Subscription, Topic
 
@@ -116,3 +116,14 @@ async def pass_time(h: Harness, seconds: float) -> None:
         h.clock.advance(seconds)
     else:
         await kit.sleep(seconds)
+
+
+async def until(h: Harness, check: Callable[[], bool], what: str, extra_s: float = 0.0) -> None:
+    """Wait until `check()`; a clock that can be moved is moved on in small steps meanwhile."""
+    waits_s = 0.0 if h.clock is not None else h.delay_s * 10 + extra_s
+    deadline = time.monotonic() + h.patience_s + waits_s
+    while not check():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        if h.clock is not None:
+            h.clock.advance(h.delay_s / 10)
+        await kit.sleep(kit.STEP_S)

@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
 import unimq
-from unimq import AsyncClient
+from unimq import AsyncClient, Worker
 
 from ...harness import Harness
 
@@ -28,6 +28,24 @@ STEP_S: Final = 0.02
 def client(h: Harness, url: str | None = None, **options: Any) -> AbstractAsyncContextManager[AsyncClient]:
     """A client of the harness' broker, for `async with`."""
     return unimq.connect_async(url or h.url, **{**h.options, **options})
+
+
+def working(worker: Worker) -> AbstractAsyncContextManager[Worker]:
+    """The worker at work, from its start to its graceful stop, for `async with`; here on the case's own loop."""
+    return worker
+
+
+class Gate:
+    """What a handler waits at until the case opens it; never longer than `limit_s`."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def open(self) -> None:
+        self._event.set()
+
+    async def wait(self, limit_s: float = 30.0) -> None:
+        await asyncio.wait_for(self._event.wait(), limit_s)
 
 
 class Task:

@@ -49,6 +49,32 @@ async def close_after_loss(receiver: unimq.AsyncReceiver) -> None:
         pass
 
 
+@behaviour(27, needs=("ack",), hooks=("proxy",))
+async def ack_after_lost_lock_raises(h: Harness) -> None:
+    """A delivery whose lock went with its line can no longer be settled: every verb raises LockLost, and it comes again."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        async with kit.client(h, line.url(h.url)) as mq:
+            queue = await a_queue(mq, h)
+            await fill(mq, queue, [b"x"])
+            async with mq.receiver(queue) as receiver:
+                held = await one(h, receiver)
+                assert not held.lock_lost
+                line.cut()
+                await kit.eventually(lambda: held.lock_lost, h.patience_s, "it says that its lock is lost")
+                for verb in (held.ack, held.release, held.retry, lambda: held.dead_letter("late")):
+                    with refused(unimq.LockLost):
+                        verb()
+                again: list[unimq.Delivery] = []
+                deadline = time.monotonic() + h.patience_s
+                while not again and time.monotonic() < deadline:
+                    again += await receive_over_a_gap(receiver)
+                assert [delivery.body for delivery in again] == [b"x"]
+                again[0].ack()
+                await receiver.flush()
+            assert not await mq.dead_letters(queue).browse()
+
+
 @behaviour(82, hooks=("proxy",))
 async def reconnect_resubscribes_and_resumes(h: Harness) -> None:
     """After a cut the client is back by itself: the same receiver goes on, the same client sends."""

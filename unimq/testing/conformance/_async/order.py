@@ -6,13 +6,58 @@ from collections import defaultdict
 from typing import Any
 
 import unimq
-from unimq import Message, Queue, Retry
+from unimq import Delivery, Message, Queue, Retry, Worker
 
 from ...harness import Harness
 from .._check import refused
 from .._table import behaviour
 from . import _kit as kit
-from ._help import a_queue, bodies, drain, fill, one, take, take_and_ack
+from ._help import a_queue, bodies, drain, fill, nothing, one, take, take_and_ack
+
+
+async def _keyed(mq: unimq.AsyncClient, queue: Queue, keys: int, per_key: int) -> None:
+    """`per_key` numbered messages of each key, in turns."""
+    messages = [Message(b"%d" % n, key=f"k{key}") for n in range(per_key) for key in range(keys)]
+    (await mq.send_many(queue, messages)).raise_for_errors()
+
+
+@behaviour(45, needs=("ack", "order_per_key"))
+async def ordered_retry_blocks_only_its_key(h: Harness) -> None:
+    """On an ordered source a failing message is tried before the next of its key; keys in other lanes go on meanwhile."""
+    keys, per_key = 12, 4
+    async with kit.client(h) as mq:
+        queue = h.queue(ordered=True)
+        await mq.declare(queue)
+        await _keyed(mq, queue, keys, per_key)
+        begun: list[tuple[str, int, int]] = []
+        done: dict[str, list[int]] = defaultdict(list)
+        gate = kit.Gate()
+        worker = Worker(mq)
+
+        @worker.handler(queue, concurrency=4, prefetch=100, retry=Retry(immediate=2, delayed_s=[]))
+        async def work(n: int, delivery: Delivery) -> None:
+            key = str(delivery.key)
+            begun.append((key, n, delivery.attempt))
+            if key == "k0" and n == 1:
+                if delivery.attempt == 2:
+                    await gate.wait()
+                if delivery.attempt < 3:
+                    raise ValueError("not yet")
+            done[key].append(n)
+
+        async with kit.working(worker):
+            await kit.eventually(
+                lambda: any(len(each) == per_key for each in list(done.values())),
+                h.patience_s,
+                "another key is through, the failing one waits",
+            )
+            assert done["k0"] == [0], "the next of the key passed the failing one"
+            gate.open()
+            await kit.eventually(
+                lambda: sum(map(len, list(done.values()))) == keys * per_key, h.patience_s, "all are through"
+            )
+    assert [each[1:] for each in begun if each[0] == "k0"][1:5] == [(1, 1), (1, 2), (1, 3), (2, 1)]
+    assert all(numbers == list(range(per_key)) for numbers in done.values()), dict(done)
 
 
 @behaviour(60, needs=("ack",))
@@ -28,6 +73,61 @@ async def single_consumer_fifo(h: Harness) -> None:
                 await kit.confirmed(each)
         async with mq.receiver(queue) as receiver:
             assert await take_and_ack(h, receiver, 500) == contents
+
+
+@behaviour(61, needs=("ack", "order_per_key"))
+async def per_key_fifo_under_concurrency(h: Harness) -> None:
+    """A worker with many hands on an ordered source handles each key's messages one after the other, in their order."""
+    keys, per_key = 6, 30
+    async with kit.client(h) as mq:
+        queue = h.queue(ordered=True)
+        await mq.declare(queue)
+        await _keyed(mq, queue, keys, per_key)
+        done: dict[str, list[int]] = defaultdict(list)
+        at_work: list[str] = []
+        overlaps: list[str] = []
+        most = [0]
+        worker = Worker(mq)
+
+        @worker.handler(queue, concurrency=4, prefetch=100, retry=Retry(immediate=1, delayed_s=[]))
+        async def work(n: int, delivery: Delivery) -> None:
+            key = str(delivery.key)
+            if key in at_work:
+                overlaps.append(f"{key}:{n}")
+            at_work.append(key)
+            most[0] = max(most[0], len(at_work))
+            await kit.sleep(0.002)
+            at_work.remove(key)
+            if n % 10 == 3 and delivery.attempt == 1:
+                raise ValueError("once")
+            done[key].append(n)
+
+        async with kit.working(worker):
+            await kit.eventually(
+                lambda: sum(map(len, list(done.values()))) == keys * per_key, h.patience_s, "all are handled"
+            )
+    assert not overlaps, f"two of one key at once: {overlaps}"
+    wrong = [f"{key}: {numbers}" for key, numbers in done.items() if numbers != list(range(per_key))]
+    assert not wrong, "; ".join(wrong)
+    assert most[0] > 1, "nothing ran beside anything"
+
+
+@behaviour(62, needs=("sessions",))
+async def session_exclusive_holder(h: Harness) -> None:
+    """A session has one holder: who asks for it meanwhile gets nothing until it is given back."""
+    async with kit.client(h) as mq, kit.client(h) as other:
+        queue = Queue(h.unique("sessions"), ordered=True)
+        await mq.declare(queue)
+        for body in (b"one", b"two"):
+            await mq.send(queue, Message(body, key="s1"))
+        async with mq.receiver(queue, session="s1") as holder:
+            first = await one(h, holder)
+            async with other.receiver(queue, session="s1") as waiting:
+                await nothing(h, waiting)
+            first.ack()
+            await holder.flush()
+        async with other.receiver(queue, session="s1") as next_holder:
+            assert (await one(h, next_holder)).body == b"two"
 
 
 @behaviour(63, needs=("sessions",))
@@ -61,9 +161,8 @@ async def rebalance_no_loss_order_kept(h: Harness) -> None:
                 settled[delivery.key].append(delivery.body or b"")
                 delivery.ack()
             await leaving.flush()
-            await leaving.receive(
-                max_messages=5, timeout_s=h.quiet_s
-            )  # in hand, never settled: they come back
+            # in hand, never settled: they come back
+            await leaving.receive(max_messages=5, timeout_s=h.quiet_s)
         async with other.receiver(queue, prefetch=10) as staying:
             wanted = keys * per_key
             while sum(len(set(each)) for each in settled.values()) < wanted:

@@ -6,23 +6,54 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeVar
 
 import unimq
-from unimq import Client
+from unimq import Client, Worker
 
 from ...harness import Harness
 
 T = TypeVar("T")
 WORLD: Final = "sync"
 STEP_S: Final = 0.02
+START_S: Final = 30.0
+STOP_S: Final = 45.0
 
 
 def client(h: Harness, url: str | None = None, **options: Any) -> AbstractContextManager[Client]:
     """A client of the harness' broker, for `with`."""
     return unimq.connect(url or h.url, **{**h.options, **options})
+
+
+@contextmanager
+def working(worker: Worker) -> Iterator[Worker]:
+    """The worker at work, from its start to its graceful stop; here on a thread of its own."""
+    run = Task(worker.run)
+    try:
+        eventually(lambda: run.done() or worker.health().ok, START_S, "the worker is at work")
+        if run.done():
+            run.result(0.0)  # why it could not start
+        yield worker
+    finally:
+        if worker.health().details.get("stage") not in ("draining", "closing"):  # a second stop would hurry
+            worker.stop()
+        run.result(STOP_S)
+
+
+class Gate:
+    """What a handler waits at until the case opens it; never longer than `limit_s`."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def open(self) -> None:
+        self._event.set()
+
+    def wait(self, limit_s: float = 30.0) -> None:
+        if not self._event.wait(limit_s):
+            raise TimeoutError(f"nobody opened the gate within {limit_s:g} s")
 
 
 class Task:

@@ -50,6 +50,32 @@ def close_after_loss(receiver: unimq.Receiver) -> None:
         pass
 
 
+@behaviour(27, needs=("ack",), hooks=("proxy",))
+def ack_after_lost_lock_raises(h: Harness) -> None:
+    """A delivery whose lock went with its line can no longer be settled: every verb raises LockLost, and it comes again."""
+    assert h.proxy is not None
+    with h.proxy() as line:
+        with kit.client(h, line.url(h.url)) as mq:
+            queue = a_queue(mq, h)
+            fill(mq, queue, [b"x"])
+            with mq.receiver(queue) as receiver:
+                held = one(h, receiver)
+                assert not held.lock_lost
+                line.cut()
+                kit.eventually(lambda: held.lock_lost, h.patience_s, "it says that its lock is lost")
+                for verb in (held.ack, held.release, held.retry, lambda: held.dead_letter("late")):
+                    with refused(unimq.LockLost):
+                        verb()
+                again: list[unimq.Delivery] = []
+                deadline = time.monotonic() + h.patience_s
+                while not again and time.monotonic() < deadline:
+                    again += receive_over_a_gap(receiver)
+                assert [delivery.body for delivery in again] == [b"x"]
+                again[0].ack()
+                receiver.flush()
+            assert not mq.dead_letters(queue).browse()
+
+
 @behaviour(82, hooks=("proxy",))
 def reconnect_resubscribes_and_resumes(h: Harness) -> None:
     """After a cut the client is back by itself: the same receiver goes on, the same client sends."""

@@ -244,7 +244,7 @@ def mutated_headers_do_not_leak_to_next_attempt(h: Harness) -> None:
 # -------------------------------------------------------------------------------------- beyond the list of semantics
 @behaviour(103, needs=("ack", "dedup", "retry_delay", "dead_letter"))
 def dead_then_replayed_inside_a_duplicate_window(h: Harness) -> None:
-    """Retry, dead, replay by hand, retry again, all inside one duplicate window: nothing is taken for a duplicate."""
+    """Retry, dead, replay, retry again, all inside one duplicate window: nothing is taken for a duplicate."""
     policy = Retry(immediate=0, delayed_s=[h.delay_s])
     with kit.client(h) as mq:
         queue = h.queue()
@@ -268,7 +268,7 @@ def dead_then_replayed_inside_a_duplicate_window(h: Harness) -> None:
                 receiver.flush()
                 (letter,) = dead(h, mq, queue)
                 assert letter.reason == "exhausted"
-                mq.send(queue, Message(letter.delivery.body, headers=dict(letter.delivery.headers)))
+                assert mq.dead_letters(queue).replay() == 1
             nothing(h, receiver)
 
 
