@@ -80,7 +80,7 @@ CONNECTING: Final[tuple[tuple[str, re.Pattern[str], type[UnimqError], str, bool 
         "IncompatibleProtocolError",
         re.compile(r"StreamLostError"),
         ConnectionFailed,
-        "the broker ended the line before AMQP began: perhaps its port speaks TLS (amqps://)",
+        "the broker ended the line before AMQP began: perhaps its port speaks TLS (amqps://), or it refused our certificate",
         True,
     ),
 )
