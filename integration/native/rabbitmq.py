@@ -30,6 +30,8 @@ log.console = true
 log.console.level = info
 log.file = false
 """
+# A dead letter whose queue was not up when it was moved is moved again after this; 3 minutes as shipped.
+_ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}]."
 _GUEST = User("guest", "guest")
 
 
@@ -47,7 +49,7 @@ class RabbitMQ(NativeBroker):
         authority: Authority | None = None,
         *,
         plugins: Sequence[str] = (),
-        advanced: str = "",
+        advanced: str = _ADVANCED,
         join: RabbitMQ | None = None,
     ) -> None:
         super().__init__(variant, authority)
@@ -93,8 +95,7 @@ class RabbitMQ(NativeBroker):
             lines += self._joining(self._join, directory)
         (directory / "rabbitmq.conf").write_text("\n".join([*lines, ""]))
         (directory / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
-        if self._advanced:
-            (directory / "advanced.config").write_text(self._advanced)
+        (directory / "advanced.config").write_text(self._advanced)
         return self.url_for(self.user, **options)
 
     def _who(self) -> list[str]:
