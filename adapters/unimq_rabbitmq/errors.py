@@ -134,8 +134,9 @@ def classify(error: BaseException, *, op: Op, handed_over: bool) -> UnimqError:
     for name, ours, retryable in CONNECTION:
         if name in known:
             return _connection(error, ours, retryable, op, handed_over)
-    if op is Op.CONNECT and isinstance(error, ValueError) and "getpeername" in str(error):
-        # pika asks a socket that was reset while it connected who its peer is; it has no error of its own for that
+    if isinstance(error, ValueError) and "getpeername" in str(error):
+        # pika asks a socket that was reset while it connected who its peer is; it has no error of its own for that. Opening
+        # a link may connect too.
         return _connection(error, ConnectionFailed, None, op, handed_over)
     if known.intersection(CONTENT):
         return InvalidMessage(f"AMQP cannot carry it: {text_of(error)}", **_of(error))

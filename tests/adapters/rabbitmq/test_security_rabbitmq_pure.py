@@ -66,6 +66,13 @@ def test_what_a_handshake_that_failed_means(
     assert says in str(fault)
 
 
+@pytest.mark.parametrize("op", [Op.CONNECT, Op.OPEN, Op.DECLARE])
+def test_a_line_that_was_reset_while_it_connected_is_tried_again(op: Op) -> None:
+    error = ValueError("Expected connected socket, but getpeername() failed: error=OSError(107, ...)")
+    fault = ADAPTER.classify(error, op=op, handed_over=False)
+    assert (type(fault), fault.retryable) == (ours.ConnectionFailed, True)
+
+
 def test_a_token_that_ended_is_a_login_and_no_missing_right() -> None:
     text = (
         "ACCESS_REFUSED - access to queue 'q' refused, ... \"Provided JWT token has expired at timestamp 1\""
