@@ -123,9 +123,7 @@ def test_an_ack_before_the_copy_is_confirmed_is_found(run: Run, monkeypatch: pyt
     copy = Desk._copy
 
     def bad(self: Any, delivery: Any, place: Any, carried: Any, **more: Any) -> None:
-        self._acks.append(delivery)
-        if not self._busy:
-            self._kick()
+        self._settling.ack(delivery)
         copy(self, delivery, place, carried, **more)
         self._copying.pop(delivery, None)
 
