@@ -586,7 +586,7 @@ def test_json_text_is_text_to_a_foreign_reader(rig: Rig, unique: Unique) -> None
 
 
 def test_refused_and_unknown_hosts_are_connection_failures() -> None:
-    for url in ("stomp://127.0.0.1:1", "stomp://nowhere.invalid:61613"):
+    for url in ("stomp://127.0.0.1:1", "stomp://nowhere.invalid"):
         with pytest.raises(OSError) as caught:
             ADAPTER.connect(parse(url), ConnectOptions(connect_timeout_s=3), lambda event: None)
         assert isinstance(ADAPTER.classify(caught.value, op=Op.CONNECT, handed_over=False), ConnectionFailed)

@@ -44,7 +44,7 @@ DEATHS_SPARE = 4  # a killer, than the limit allows: a duplicate of one has a co
 LAST_WORDS = 3  # lines
 QUIET_S = 1.0  # all is done, and stays so
 STALL_S = 60.0
-STOP_S = 40.0  # beyond the worker's own bounds: 10 s to drain, 10 s to close the receiver, 10 s the client
+STOP_S = 20.0  # a worker ends well inside its own bounds of 10 s each to drain, close the receiver and close the client
 
 
 def limit_s(count: int) -> float:
