@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ack", "Adapter", "Admin", "Batch", "BatchResult", "Blocked", "Cancelled", "ConnectOptions", "Connection", "Copy",
-    "Credential", "DeadLetterOutcome", "Defer", "Delivery", "Done", "Driven", "Event", "Facts", "Failed", "Fault", "Flow",
-    "FlowPaused", "Forget", "IN_HAND", "LockLostEvent", "LockRenewal", "Lost", "Metadata", "NATIVE", "Op", "Outcome",
+    "CrashJournal", "Credential", "DeadLetterOutcome", "Defer", "Delivery", "Done", "Driven", "Event", "Facts", "Failed", "Fault",
+    "Flow", "FlowPaused", "Forget", "IN_HAND", "LockLostEvent", "LockRenewal", "Lost", "Metadata", "NATIVE", "Op", "Outcome",
     "Password", "Place", "Plan", "Prefetching", "ReceiverLink", "ReceiverOptions", "Release", "Restored", "Revoked", "Room",
     "Scheduling", "Seekable", "SenderLink", "SenderOptions", "Sessions", "SettleResult", "Sink", "SupportsGetToken", "Token",
     "Unblocked",
@@ -497,10 +497,23 @@ class Flow(Protocol):
 
 @runtime_checkable
 class Prefetching(Protocol):
-    """On a ReceiverLink: how many may be in hand can be changed while it is open."""
+    """On a ReceiverLink: how many may be in hand can be changed while it is open. `prefetch_keeps_order`: also where order
+    counts; else another receiver could pass what is in hand here."""
+
+    prefetch_keeps_order: bool
 
     def set_prefetch(self, count: int) -> None:
         """Never blocks, any thread. What is in hand stays there."""
+        ...
+
+
+@runtime_checkable
+class CrashJournal(Protocol):
+    """On a ReceiverLink whose broker does not count deliveries, but keeps a note for the next owner. What may have been in
+    hand when the last one died comes as redelivered, its `delivery_count` being that death and the tries noted since."""
+
+    def note(self, deliveries: Sequence[Delivery], done: Done[SettleResult]) -> None:
+        """Their handlers are about to begin. Never blocks; `done` when the broker has it. `lost`: they are somebody else's."""
         ...
 
 

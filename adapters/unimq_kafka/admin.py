@@ -16,6 +16,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # theirs to export
 
 from .errors import code_of, kafka_error
+from .journal import CLEAN
 
 ADMIN_TIMEOUT_S: Final = 10.0
 LOOK_AGAIN_S: Final = 0.05
@@ -72,8 +73,8 @@ def committed(admin: Any, group: str, topic: str, partitions: Iterable[int]) -> 
 
 
 def move(admin: Any, group: str, topic: str, offsets: Mapping[int, int]) -> None:
-    """Commit for a group that has no receivers; raises where it has."""
-    wanted = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+    """Commit for a group that has no receivers; raises where it has. Nobody died before it."""
+    wanted = [TopicPartition(topic, partition, offset, CLEAN) for partition, offset in offsets.items()]
     asked = ConsumerGroupTopicPartitions(group, wanted)
     (future,) = admin.alter_consumer_group_offsets([asked], request_timeout=ADMIN_TIMEOUT_S).values()
     for one in future.result(ADMIN_TIMEOUT_S).topic_partitions:

@@ -4,6 +4,7 @@ Rules
 - `unsettled` counts what is in the buffer or in somebody's hands: it is what `prefetch` bounds.
 - A settlement completes with the commit that covers it; what is done behind an older one that is not completes at once, as
   held. Where there is no group (`grouped` False) there is nothing to commit.
+- What may be in hand is in the journal of its partition before it is; a suspect's try before its handler begins.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ class Books:
         self._tags = itertools.count(1)
 
     # -------------------------------------------------------------------------------------------------- coming in
-    def delivery(self, lane: Lane, record: Any) -> KafkaDelivery:
+    def delivery(self, lane: Lane, record: Any, times: int | None = None) -> KafkaDelivery:
+        """`times`: how often it was in hand when something ended badly, where anybody knows."""
         return KafkaDelivery(
-            record, record.value(), next(self._tags), lane.place, self._link, lane, record.offset()
+            record, record.value(), next(self._tags), lane.place, self._link, lane, record.offset(), times
         )
 
     def enter(self, delivery: KafkaDelivery) -> bool:
@@ -53,6 +55,9 @@ class Books:
             lane.open[delivery.offset] = delivery
             return False
         lane.deliver(delivery.offset, delivery)
+        journal = lane.journal
+        if journal is not None and journal.suspects:
+            delivery.times = journal.times(delivery.offset)
         return len(lane.pending) >= GAP_CAP
 
     def skip(self, delivery: KafkaDelivery) -> None:
@@ -62,7 +67,38 @@ class Books:
             if delivery.lane.advance():
                 self.commits.dirty.add(delivery.lane)
 
+    def cover(self) -> None:
+        """What is out must be covered by what is written."""
+        for lane in self.lanes.values():
+            if lane.journal is not None and not lane.journal.reaches(len(lane.pending)):
+                self.commits.dirty.add(lane)
+
+    def widen(self, prefetch: int) -> bool:
+        """Whether so many may be out: the broker must know first."""
+        opened = True
+        for lane in self.lanes.values():
+            if lane.journal is not None and not (lane.journal.reaches(prefetch) and lane.is_open):
+                self.commits.dirty.add(lane)
+                opened = False
+        return opened
+
     # -------------------------------------------------------------------------------------------------- going out
+    def note(self, deliveries: Sequence[Any], done: Done[SettleResult]) -> None:
+        """Their handlers are about to begin."""
+        for delivery in deliveries:
+            lane = delivery.lane
+            if not lane.gone and lane.journal is not None:
+                lane.journal.note(delivery.offset, delivery.times or 1)
+                self.commits.dirty.add(lane)
+        self.commits.wait(Waiting(deliveries, (), done))
+
+    def end_well(self, lanes: Iterable[Lane]) -> None:
+        """Whatever is still in hand: nobody died of it."""
+        for lane in lanes:
+            if lane.journal is not None and not lane.gone:
+                lane.ended = True
+                self.commits.dirty.add(lane)
+
     def flush(self, done: Done[SettleResult]) -> None:
         self.commits.wait(Waiting((), (), done, flushes=True))
 
@@ -118,7 +154,7 @@ class Books:
         fresh = []
         for old in deliveries:
             if not old.lane.gone and old.lane.open.get(old.offset) is old:
-                new = self.delivery(old.lane, old.raw)
+                new = self.delivery(old.lane, old.raw, old.times)
                 old.lane.again(old.offset, new)
                 fresh.append(new)
         return fresh

@@ -18,6 +18,8 @@ LOSSES: Final = MappingProxyType(
         "retry_delay": "the copy lies in another topic: it comes after what followed it, and a wish between two places "
         "takes the longer one",
         "dead_letter": "a copy with its reason, then the ack; a crash between leaves a duplicate",
+        "crash_limit": "a worker reads how its predecessor ended from the metadata of the committed offset; after a bad end the "
+        "next messages run one at a time, each of them written down first",
         "filters": "the client reads everything and acknowledges what does not match",
         "typed_headers": "types travel in the header unimq-types; foreign consumers see text",
         "purge": "moves the group to the end, which needs all its receivers closed; other groups still see the messages",
@@ -32,6 +34,7 @@ CAPABILITIES: Final = Capabilities(
     release=EMULATED,
     retry_delay=EMULATED,
     dead_letter=EMULATED,
+    crash_limit=EMULATED,
     order_per_key=NATIVE,
     filters=EMULATED,
     browse=NATIVE,

@@ -50,11 +50,11 @@ class Waiting:
 
 
 class _Flight:
-    """One commit on its way: what it says, and who waits for it."""
+    """One commit on its way: what it says (offset and metadata of each partition), and who waits for it."""
 
     __slots__ = ("sent", "waiting")
 
-    def __init__(self, sent: dict[tuple[str, int], tuple[Lane, int]], waiting: list[Waiting]) -> None:
+    def __init__(self, sent: dict[tuple[str, int], tuple[Lane, int, str]], waiting: list[Waiting]) -> None:
         self.sent = sent
         self.waiting = waiting
 
@@ -90,7 +90,7 @@ class Committer:
         """Send it now. What waits and has nothing left to be committed is answered."""
         waiting, self._waiting = self._waiting, []
         sent = {
-            (lane.topic, lane.partition): (lane, lane.watermark)
+            (lane.topic, lane.partition): (lane, lane.watermark, lane.text())
             for lane in self.dirty
             if lane.dirty and not lane.gone and lane.watermark is not None
         }
@@ -102,7 +102,9 @@ class Committer:
                 self._answer(waiting)
             return
         self._flights.append(_Flight(sent, waiting))
-        offsets = [TopicPartition(topic, number, mark) for (topic, number), (_, mark) in sent.items()]
+        offsets = [
+            TopicPartition(topic, number, mark, text) for (topic, number), (_, mark, text) in sent.items()
+        ]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
@@ -116,10 +118,10 @@ class Committer:
     def _landed(self, flight: _Flight, error: Any, partitions: Sequence[Any]) -> None:
         troubles = {(one.topic, one.partition): one.error for one in partitions}
         failed = False
-        for name, (lane, mark) in flight.sent.items():
+        for name, (lane, mark, text) in flight.sent.items():
             trouble = troubles.get(name) or error
             if trouble is None:
-                lane.committed = mark
+                lane.committed, lane.written = mark, text
             elif not lane.gone:
                 failed = True
                 self._refused(lane, trouble)

@@ -38,9 +38,10 @@ Headers: TypeAlias = list[tuple[str, str | bytes | None]]
 
 
 class KafkaDelivery(Delivery):
-    """Knows its lane and offset; the rest is read from the record when somebody looks."""
+    """Knows its lane and offset, and how often it was in hand when something ended badly (`times`, None: nobody knows of
+    any); the rest is read from the record when somebody looks."""
 
-    __slots__ = ("lane", "offset")
+    __slots__ = ("lane", "offset", "times")
 
     def __init__(
         self,
@@ -51,13 +52,18 @@ class KafkaDelivery(Delivery):
         link: ReceiverLink,
         lane: Lane,
         offset: int,
+        times: int | None = None,
     ) -> None:
         super().__init__(raw, body, tag, place, link)
         self.lane = lane
         self.offset = offset
+        self.times = times
 
     def _read(self) -> Metadata:
-        return read(self.raw)
+        meta = read(self.raw)
+        if self.times is not None:
+            meta.redelivered, meta.delivery_count = True, self.times
+        return meta
 
 
 # ------------------------------------------------------------------------------------------------------- writing

@@ -5,6 +5,7 @@ Rules
   control records, aborts) are no gaps here: only what was delivered counts. It never moves past what is not done.
 - What is done behind an older one that is not is *held*. What was forgotten blocks like something unsettled, but is in
   nobody's hands.
+- With every commit goes what the next owner must know (`journal.py`): `ended` well, or else.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from typing import Any
 
 from unimq.driver import Place
 
+from .journal import CLEAN, Journal
+
 D = Any  # a KafkaDelivery; the books do not look into it
 
 
 class Lane:
-    """One assigned partition. `gone`: it is no longer ours, and nothing of it may be committed."""
+    """One assigned partition. `gone`: it is no longer ours, and nothing of it may be committed. `written`: the metadata of the
+    last commit that landed."""
 
     __slots__ = (
-        "topic", "partition", "place", "pending", "open", "forgotten", "held", "watermark", "committed", "gone", "parked",
-        "due", "pauses",
+        "topic", "partition", "place", "pending", "open", "forgotten", "held", "watermark", "committed", "written", "journal",
+        "ended", "gone", "parked", "due", "pauses",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int, place: Place | None) -> None:
@@ -35,10 +39,31 @@ class Lane:
         self.held: dict[int, D] = {}
         self.watermark: int | None = None
         self.committed: int | None = None
+        self.written = ""
+        self.journal: Journal | None = None  # None where nothing is committed
+        self.ended = False
         self.gone = False
         self.parked: deque[Any] = deque()  # records of a retry place that are not due yet
         self.due = 0.0
         self.pauses: set[str] = set()
+
+    def begin(self, position: int, journal: Journal) -> None:
+        """A group's: nothing may be handed out before `is_open`."""
+        self.watermark = self.committed = position
+        self.journal = journal
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next owner would learn from the broker that this one died."""
+        return self.journal is None or self.written == self.journal.text()
+
+    def text(self) -> str:
+        """The metadata of the next commit."""
+        if self.journal is None:
+            return ""
+        if self.watermark is not None:
+            self.journal.settled(self.watermark)
+        return CLEAN if self.ended else self.journal.text()
 
     def deliver(self, offset: int, delivery: D) -> None:
         self.pending.append(offset)
@@ -86,7 +111,9 @@ class Lane:
 
     @property
     def dirty(self) -> bool:
-        return self.watermark is not None and self.watermark != self.committed
+        return self.watermark is not None and (
+            self.watermark != self.committed or self.text() != self.written
+        )
 
     def __repr__(self) -> str:
         return f"<Lane {self.topic}[{self.partition}] pending={len(self.pending)} open={len(self.open)}>"

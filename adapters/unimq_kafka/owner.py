@@ -5,6 +5,7 @@ Rules
 - A full prefetch goes on polling too: what that brings is kept ahead (`AHEAD_MAX` records); only then all partitions are
   paused, until half of it is free again (or some for a while): pausing throws away what librdkafka has fetched.
 - A retry place's record that is not due is parked and its partition paused until it is.
+- A partition is fetched once its journal is open at the broker (`journal.py`), and no more is out than that covers.
 - Revoked: what was not handed out is dropped, the rest is told to the core, which settles or forgets each; then the commit,
   at the latest `REVOKE_DRAIN_S` later. Lost: an event, no commit.
 """
@@ -33,9 +34,10 @@ from unimq.errors import NotFound
 from .books import GAP_CAP, Books
 from .errors import RECEIVER_FATAL, code_of
 from .fields import KafkaDelivery, due_at
+from .journal import CLEAN, Journal
 from .offsets import Lane
 from .reading import Reading, Watch
-from .receiver import KafkaReceiverLink
+from .receiver import Begun, KafkaReceiverLink
 
 POLL_IDLE_S: Final = 0.05
 POLL_BUSY_S: Final = 0.01  # while deliveries are out, so that their settlements do not wait long
@@ -56,6 +58,8 @@ class Owner:
         self._sink = sink
         self._consumer: Any = None
         self._parking: set[Lane] = set()
+        self._opening: set[Lane] = set()
+        self._prefetch = link.prefetch
         self._books = Books(link, link.completions, grouped=reading.group is not None)
         self._choked = False
         self._room_since = 0.0
@@ -140,6 +144,10 @@ class Owner:
         self._link.completions.run()
         if self._books.commits.fatal is not None:
             raise self._books.commits.fatal
+        if self._opening:
+            self._opened()
+        if self._link.prefetch != self._prefetch:
+            self._take_prefetch()
         if self._watch.changed():
             self._subscribe()
         if self._parking:
@@ -165,14 +173,26 @@ class Owner:
     def _room(self) -> int:
         if self._books.unsettled_bytes >= self.reading.prefetch_bytes:
             return 0
-        return self.reading.prefetch - self._books.unsettled
+        return self._prefetch - self._books.unsettled
+
+    def _take_prefetch(self) -> None:
+        wanted = self._link.prefetch
+        if wanted < self._prefetch or self._books.widen(wanted):
+            self._prefetch = wanted
+
+    def _opened(self) -> None:
+        """Fetch from the partitions whose journal the broker has."""
+        ready = {lane for lane in self._opening if lane.is_open or lane.gone}
+        if ready:
+            self._opening -= ready
+            self._resume("not open", ready)
 
     def _unchoke(self) -> None:
         """Fetch again once half is free; some room alone must do after a while, for nobody may be settling."""
         books, reading, now = self._books, self.reading, time.monotonic()
         self._room_since = self._room_since or now
         half_free = (
-            books.unsettled <= reading.prefetch // 2 and books.unsettled_bytes <= reading.prefetch_bytes // 2
+            books.unsettled <= self._prefetch // 2 and books.unsettled_bytes <= reading.prefetch_bytes // 2
         )
         if half_free or now - self._room_since > REFILL_AFTER_S:
             self._choked, self._room_since = False, 0.0
@@ -232,6 +252,7 @@ class Owner:
 
     def _offer(self, deliveries: list[KafkaDelivery]) -> None:
         if deliveries:
+            self._books.cover()
             self._link.offer(deliveries)
 
     def _is_due(self, lane: Lane, record: Any) -> bool:
@@ -251,7 +272,7 @@ class Owner:
         deliveries: list[KafkaDelivery] = []
         for lane in list(self._parking):
             assert lane.place is not None
-            while lane.parked and lane.due <= now and self._books.unsettled < self.reading.prefetch:
+            while lane.parked and lane.due <= now and self._books.unsettled < self._prefetch:
                 self._deliver(lane, lane.parked.popleft(), deliveries)
                 if lane.parked:
                     lane.due = due_at(lane.parked[0], lane.place.delay_s or 0.0)
@@ -295,6 +316,8 @@ class Owner:
             deliveries, outcome, done = commands.popleft()
             if outcome is None:
                 books.flush(done)
+            elif isinstance(outcome, Begun):
+                books.note(deliveries, done)
             else:
                 self._offer(books.settle(deliveries, outcome, done))
         if books.gap_closed:
@@ -309,12 +332,32 @@ class Owner:
             self._books.lanes[(partition.topic, partition.partition)] = lane
             fresh.append(lane)
         self._begin_at_latest(consumer, partitions)
+        self._read_journals(consumer, partitions)
         if self.reading.incremental:
             consumer.incremental_assign(partitions)
         else:
             consumer.assign(partitions)
+        self._pause("not open", fresh)
+        self._opening.update(fresh)
         if self._choked:
             self._pause("full", fresh)
+
+    def _read_journals(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        """How the last owner of each ended; what this one writes goes with the next commit."""
+        if not partitions:
+            return  # a cooperative rebalance may bring none
+        prefetch = max(self._prefetch, self._link.prefetch)
+        for found in consumer.committed(list(partitions), timeout=REVOKE_DRAIN_S):
+            if found.error is not None:
+                raise KafkaException(found.error)
+            lane = self._books.lanes[(found.topic, found.partition)]
+            if found.offset >= 0:
+                lane.begin(found.offset, Journal(prefetch, found.metadata or ""))
+            else:
+                asked = TopicPartition(found.topic, found.partition)
+                first, _ = consumer.get_watermark_offsets(asked, timeout=REVOKE_DRAIN_S)
+                lane.begin(first, Journal(prefetch, None))
+            self._books.commits.dirty.add(lane)
 
     def _begin_at_latest(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Where the group has no commit at all, it begins where the end was when the receiver opened."""
@@ -327,13 +370,15 @@ class Owner:
             return
         for partition in mine:
             partition.offset = latest[partition.partition]
-        consumer.commit(offsets=mine, asynchronous=False)
+        wanted = [TopicPartition(p.topic, p.partition, p.offset, CLEAN) for p in mine]
+        consumer.commit(offsets=wanted, asynchronous=False)
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         lanes = self._leaving(partitions)
         self._books.drop(self._link.withdraw(lanes))
         if not self._stopping:
             self._drain(lanes)
+            self._books.end_well(lanes)
             self._books.commits.send()
         self._end(lanes)
 
@@ -367,6 +412,7 @@ class Owner:
     def _end(self, lanes: set[Lane]) -> None:
         """Nothing of these is ours any more; who still holds some of it is told."""
         self._parking -= lanes
+        self._opening -= lanes
         in_hand = self._books.close(lanes)
         if in_hand and not self._stopping:
             self._sink(LockLostEvent(self._link, in_hand))
@@ -376,6 +422,7 @@ class Owner:
         """Commit what is settled, answer what is not, leave the group."""
         try:
             self._take_commands()
+            self._books.end_well(self._books.lanes.values())
             while not self._books.commits.idle and time.monotonic() < self._stop_by:
                 self._pause("closing", self._books.lanes.values())
                 self._books.commits.start()

@@ -52,7 +52,9 @@ def make_plan(source: Source | Target, policy: Retry | None, facts: Facts) -> Pl
         replay=Place(source, str(source)) if isinstance(source, Queue) and group is None else retry(0.0),
         also_read=retries,
         topology=(Declaration(source, places=(*retries, *(() if policy is None else (dead,)))),),
-        losses=tuple(f"{name}: {LOSSES[name]}" for name in ("release", "retry_delay", "dead_letter")),
+        losses=tuple(
+            f"{name}: {LOSSES[name]}" for name in ("release", "retry_delay", "dead_letter", "crash_limit")
+        ),
     )
 
 

@@ -51,7 +51,6 @@ class Reading:
     places: Callable[[], tuple[bool, list[Place]]] | None = None
     wanted: Filter | None = None
     incremental: bool = True
-    prefetch: int = 100
     prefetch_bytes: int = 64 * 1024 * 1024
 
 
@@ -143,7 +142,6 @@ def plan_reading(
         places=places,
         wanted=wanted,
         incremental=incremental,
-        prefetch=max(options.prefetch, 1),
         prefetch_bytes=options.prefetch_bytes,
     )
 

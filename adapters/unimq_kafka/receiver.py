@@ -4,6 +4,7 @@ Rules
 - No method here touches the Consumer: confluent-kafka hangs for ever when a second thread calls it while one polls.
 - `settle` appends a command; a dead link completes it at once, all lost.
 - The buffer is the only thing two threads share under a lock; a delivery in it was not handed out yet.
+- `note` is a command like a settlement: how often a suspect was begun stands with the broker before it is (`journal.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from unimq.delivery import Delivery
@@ -27,7 +29,14 @@ if TYPE_CHECKING:
     from .owner import Owner
 
 CLOSE_MARGIN_S: Final = 0.5  # for the owner to answer what is left once its time is up
-Command: TypeAlias = tuple[Sequence[Delivery], Outcome | None, Done[SettleResult]]  # outcome None: flush
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Not settled: a handler is about to begin."""
+
+
+Command: TypeAlias = tuple[Sequence[Delivery], Outcome | Begun | None, Done[SettleResult]]  # None: flush
 
 
 def nothing(result: SettleResult) -> None:
@@ -37,8 +46,11 @@ def nothing(result: SettleResult) -> None:
 class KafkaReceiverLink:
     """`settles_itself`: what is handed out is settled at once (`on_receive`, `browse`)."""
 
+    prefetch_keeps_order = True  # it is our own buffer's limit, not the broker's
+
     def __init__(self, what: str, options: ReceiverOptions) -> None:
         self.what = what
+        self.prefetch = max(options.prefetch, 1)
         self.commands: deque[Command] = deque()
         self.completions = Completions()
         self._settles_itself = options.mode in ("on_receive", "browse")
@@ -79,6 +91,15 @@ class KafkaReceiverLink:
 
     def flush(self, done: Done[SettleResult]) -> None:
         self._command(((), None, done))
+
+    def note(self, deliveries: Sequence[Delivery], done: Done[SettleResult]) -> None:
+        self._command((deliveries, Begun(), done))
+
+    def set_prefetch(self, count: int) -> None:
+        """How many may be in hand from now on; more of them once the broker knows."""
+        self.prefetch = max(count, 1)
+        if self._owner is not None:
+            self._owner.look()
 
     def _command(self, command: Command) -> None:
         self.commands.append(command)

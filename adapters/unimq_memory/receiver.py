@@ -83,6 +83,8 @@ def open_receiver(
 
 
 class MemoryReceiver:
+    prefetch_keeps_order = True
+
     def __init__(
         self,
         connection: MemoryConnection,

@@ -4,7 +4,7 @@ Rules
 - `receive` takes from the buffer and waits only when it is empty. Signals are per read of the socket, not per message.
 - Settling is `settling.py`'s. What it says is lost is said before `Lost` or `Cancelled`.
 - Too many bytes in hand shrink the prefetch: a new consumer with a smaller one takes over before the old one ends, since a
-  queue may delete itself with its last consumer.
+  queue may delete itself with its last consumer. Not where order counts: the one that takes over could be another process's.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ Step = Callable[[Any, Callable[[Any], None]], Any]
 
 class RabbitReceiver:
     """See the module. `steps` prepare the channel before it consumes `queue` (a private queue makes itself there)."""
+
+    prefetch_keeps_order = False
 
     def __init__(
         self,
@@ -201,6 +203,7 @@ class RabbitReceiver:
         if (
             self._held_bytes > self._options.prefetch_bytes
             and not self._resizing
+            and not self._ordered
             and self._settling.prefetch > 1
         ):
             average = self._held_bytes // max(self._held, 1)

@@ -197,6 +197,7 @@ def test_the_link_of_an_ordered_source_is_opened_anew_to_widen(
         opened.append(options.prefetch)
         return inner(connection, source, options)
 
+    monkeypatch.setattr(MemoryReceiver, "prefetch_keeps_order", False)
     monkeypatch.setattr(MemoryReceiver, "set_prefetch", lambda _link, count: changed.append(count))
     monkeypatch.setattr(MemoryConnection, "receiver", opening)
     ordered = Queue("o", ordered=True)

@@ -5,6 +5,7 @@ Rules
   written and not heard, and a delivery that nobody has looked at yet, would make innocents pay for the suspect.
 - So: wait until the broker has every verb so far (`CLEAR_S` at most: a copy that cannot be written must not stop all), then
   look once more for what left the broker before it heard of the narrow prefetch.
+- Where the link keeps a journal, innocents pay for nothing: there its try is noted first, and no handler begins before that.
 """
 
 from __future__ import annotations
@@ -13,10 +14,26 @@ from typing import Final
 
 from .._async import _wait as wait
 from .._async.receiver import AsyncReceiver
+from .._latch import Latch
 from .._settlement import Desk
 from ..delivery import Delivery
+from ..driver import CrashJournal, SettleResult
 
 CLEAR_S: Final = 10.0
+NOTE_S: Final = 30.0
+
+
+async def noted(journal: CrashJournal, delivery: Delivery) -> bool:
+    """Whether its try is written down: not if it is somebody else's by now, or the broker does not answer for `NOTE_S`."""
+    landed = Latch()
+    lost: list[Delivery] = []
+
+    def done(result: SettleResult) -> None:
+        lost.extend(result.lost)
+        landed.set()
+
+    journal.note([delivery], done)
+    return await wait.latch(landed, NOTE_S) and not lost
 
 
 async def cleared(receiver: AsyncReceiver, desk: Desk, prefetch: int) -> list[Delivery]:

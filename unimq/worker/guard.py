@@ -5,6 +5,7 @@ Rules (§5.4)
 - A receiver opens *narrow* (prefetch 1): what a crash left comes one at a time. The first message that is not a redelivery
   widens it. A message with a count of `SUSPECT` or more runs alone, and narrows it again.
 - Where the broker does not count, a redelivered message is first copied back with its count + 1, and handled as that copy.
+- Where the link keeps a journal instead (`CrashJournal`), every redelivered one is a suspect: each try is noted before it begins.
 - At `crashes` a message is dead (`crashed`) before its handler is called.
 """
 
@@ -37,11 +38,13 @@ def crashes_of(delivery: Delivery) -> int:
 
 
 class Guard:
-    """`limit` is `Retry.crashes`; `can_copy`: this source takes copies back (not where order counts)."""
+    """`limit` is `Retry.crashes`; `can_copy`: this source takes copies back (not where order counts); `journal`: a suspect's
+    try is noted before it begins."""
 
-    def __init__(self, *, limit: int, wide: int, can_copy: bool) -> None:
+    def __init__(self, *, limit: int, wide: int, can_copy: bool, journal: bool = False) -> None:
         self._limit = limit
         self._can_copy = can_copy
+        self._suspect = 1 if journal else SUSPECT
         self._wide = wide
         self.prefetch = NARROW
 
@@ -57,7 +60,7 @@ class Guard:
             return Look.CRASHED
         if meta.redelivered and meta.delivery_count is None and self._can_copy:
             return Look.RECOUNT
-        if crashes >= SUSPECT:
+        if crashes >= self._suspect:
             self.prefetch = NARROW
             return Look.SUSPECT
         if not crashes and not meta.redelivered:

@@ -6,9 +6,11 @@ Rules
 - A suspect runs alone: what is in hand is finished first, nothing else begins before it is over. Where order does not
   count, further suspects go back by a copy that carries their count, and it begins when they are gone (`alone.py`): they
   must not pay for it.
+- Where the link keeps a journal (`CrashJournal`), a suspect begins when its try is noted, and only that counts: the others may
+  stay.
 - A link whose prefetch cannot be changed is closed and opened anew instead, when nothing is in hand: what it brought and nobody
-  began goes back by a copy first, so that the closing does not count against it. So is that of an ordered source (a second
-  consumer beside the first would let others pass), and only to widen it: there what was brought goes back with the link.
+  began goes back by a copy first, so that the closing does not count against it. So is that of an ordered source where a change
+  would let others pass (`prefetch_keeps_order`), and only to widen it: there what was brought goes back with the link.
 - A link that comes back by itself is narrow again.
 - Where the broker has no crash limit there is no guard: everything is fetched wide.
 - Fetching pauses while a suspect waits or runs, and while all handlers of the source are paused.
@@ -29,9 +31,9 @@ from .._settlement import Desk
 from .._sync.client import Client
 from ..address import Subscription
 from ..delivery import Delivery
-from ..driver import Prefetching
+from ..driver import CrashJournal, Prefetching
 from ..errors import Closed, UnimqError, Unsupported
-from .alone import cleared
+from .alone import cleared, noted
 from .crew import Crew, crew
 from .guard import NARROW, Guard, Look, crashes_of
 from .handlers import Group, Handler
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from .middleware import Wrap
 
 FAILED_CLOSE_S: Final = 1.0
+NOTE_AGAIN_S: Final = 0.05
 _log = logging.getLogger("unimq.worker")
 
 
@@ -101,7 +104,8 @@ class Lane:
             )
         can_copy = desk.plan.replay is not None and not self.source.ordered
         if guarded:
-            self._guard = Guard(limit=retry.crashes, wide=wide, can_copy=can_copy)
+            journal = self._journal is not None
+            self._guard = Guard(limit=retry.crashes, wide=wide, can_copy=can_copy, journal=journal)
         for handler in self.group.handlers:
             post = Post(
                 handler,
@@ -202,6 +206,8 @@ class Lane:
         """Give out what may begin now."""
         guard, desk = self._guard, self._the_desk()
         while self._waiting and not self._alone and not self._reopens:
+            if self._aside and self.source.ordered:
+                break
             delivery = self._waiting[0]
             if not desk.is_open(delivery):
                 self._waiting.popleft()  # its link is gone: it comes again
@@ -222,7 +228,7 @@ class Lane:
                 break  # its turn comes when what is before it is over
             self._waiting.popleft()
             if look is Look.SUSPECT:
-                if self.source.ordered:
+                if self.source.ordered and self._journal is None:
                     self._alone = True
                     self._give(delivery)
                 else:
@@ -248,13 +254,22 @@ class Lane:
             desk, aside = self._the_desk(), self._aside
             while aside and not desk.is_open(aside[0]):
                 aside.popleft()
-            for other in list(aside)[1:]:
-                self._unhandled.copy_back(other, crashes_of(other))
-                aside.remove(other)
-            assert self._receiver is not None
-            self._waiting.extend(await cleared(self._receiver, desk, max(self._prefetch, 1)))
-            if not aside or not desk.is_open(aside[0]) or self._waiting or self._in_hand:
-                return  # looked at first; then again
+            journal = self._journal
+            if journal is None:
+                for other in list(aside)[1:]:
+                    self._unhandled.copy_back(other, crashes_of(other))
+                    aside.remove(other)
+                assert self._receiver is not None
+                self._waiting.extend(await cleared(self._receiver, desk, max(self._prefetch, 1)))
+                if not aside or not desk.is_open(aside[0]) or self._waiting or self._in_hand:
+                    return  # looked at first; then again
+            elif not aside:
+                return
+            elif not await noted(journal, aside[0]) or not desk.is_open(aside[0]):
+                await asyncio.sleep(
+                    NOTE_AGAIN_S
+                )  # it is gone, which is heard in a moment, or it is tried again
+                return
             delivery = aside.popleft()
             count = crashes_of(delivery)
             _log.warning("%s: %r came back %d times unsettled: it runs alone", self.source, delivery, count)
@@ -313,7 +328,15 @@ class Lane:
     def _resizable(self) -> Prefetching | None:
         """The link, where its prefetch can be changed while it is open."""
         link = self._receiver._intake.link if self._receiver is not None else None
-        return link if isinstance(link, Prefetching) and not self.source.ordered else None
+        if not isinstance(link, Prefetching) or (self.source.ordered and not link.prefetch_keeps_order):
+            return None
+        return link
+
+    @property
+    def _journal(self) -> CrashJournal | None:
+        """The link, where it keeps one."""
+        link = self._receiver._intake.link if self._receiver is not None else None
+        return link if isinstance(link, CrashJournal) else None
 
     def _set_prefetch(self, count: int) -> None:
         if count == self._prefetch:
