@@ -116,6 +116,7 @@ class Intake:
         self.problem: str | None = None
         self.left_until_end: int | None = None
         self.reopen_prefetch: int | None = None  # of the links after this one, where that is another
+        self.copies_back = False  # a worker's, where crashes are counted in copies: that link opens before a message needs it
 
     # ------------------------------------------------------------------------------------------------- opening
     def start(self, timeout_s: float) -> None:
@@ -181,6 +182,8 @@ class Intake:
         """The places that verbs of this receiver may copy to, without those made at first use."""
         wanted: list[Place] = [place for place in (plan.dead_write, plan.release) if isinstance(place, Place)]
         policy = self.wish.policy
+        if self.copies_back and plan.replay is not None and not plan.replay.delay_s:
+            wanted.append(plan.replay)
         if policy is not None and not self.source.ordered:
             for delay_s in policy.delayed_s:
                 try:

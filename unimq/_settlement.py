@@ -105,6 +105,7 @@ class Desk:
         self._copying: dict[Delivery, State] = {}
         self._settling = Settling(report=self._report_lost, idle=lambda: self.idle)
         self.lost: list[Delivery] = []
+        self.on_link_lost: Callable[[list[Delivery]], None] | None = None  # told of what was open; any thread
         self.closed = False
 
     # ------------------------------------------------------------------------------------------------ the books
@@ -142,6 +143,7 @@ class Desk:
     def link_lost(self) -> None:
         """The link is dead: its deliveries are the broker's again. The driver completes what it had as lost."""
         self._settling.link = None
+        opened: list[Delivery] = []
         stranded: list[Delivery] = []
         for books, settled in ((self._open, False), (self._copying, True)):
             while books:
@@ -151,8 +153,9 @@ class Desk:
                     break
                 delivery.lock_lost = True
                 # its verb was taken and is not done: the copy may be there, the source comes again
-                if settled:
-                    stranded.append(delivery)
+                (stranded if settled else opened).append(delivery)
+        if self.on_link_lost is not None:
+            self.on_link_lost(opened)
         stranded += self._settling.take_all()
         self._report_lost(stranded)
         self._settling.settled.turn()
@@ -408,7 +411,8 @@ class Desk:
             delivery,
             message_id,
             {**common, **carried},
-            drop_headers=frozenset() if dead else emulation.DEATH,
+            # the count of its crashes too: whatever became of this try, it was no crash
+            drop_headers=frozenset() if dead else emulation.DEATH | {h.CRASHES},
             delay_s=delay_s,
         )
         self._copying[delivery] = State.COPYING

@@ -491,8 +491,15 @@ class Driven(Protocol):
 
 @runtime_checkable
 class Flow(Protocol):
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
+    """On a ReceiverLink: that more comes can be stopped while it is open, where a smaller prefetch does not do that at once."""
+
+    def pause(self, done: Callable[[], None]) -> None:
+        """Never blocks, any thread. `done` when nothing more comes than `receive(n, 0)` has, or it cannot be stopped here."""
+        ...
+
+    def resume(self) -> None:
+        """Never blocks, any thread."""
+        ...
 
 
 @runtime_checkable

@@ -102,6 +102,7 @@ class RabbitConnection:
                 lambda: parameters.context(endpoint, options),
             )
         self.limited_queues: dict[str, str] = {}  # queue → the limit of its length: there a nack means full
+        self._lasting: set[str] = set()
         self.known_places: dict[str, set[str]] = {}  # source queue → its delay queues declared here
         self.capabilities = RabbitMQAdapter.capabilities
         self.facts = Facts(flavour="rabbitmq")
@@ -287,7 +288,8 @@ class RabbitConnection:
             return self._private(source, options)
         queue = names.dead_place(source).text if options.mode == "dead" else names.queue_of(source)
         loop = self._loop(publishing=False)
-        return RabbitReceiver(self, loop, queue, options, self._sink, ordered=source.ordered)
+        lasting = queue in self._lasting
+        return RabbitReceiver(self, loop, queue, options, self._sink, ordered=source.ordered, lasting=lasting)
 
     def _private(self, subscription: Subscription, options: ReceiverOptions) -> RabbitReceiver:
         """An exclusive queue that ends with the receiver, made on its own channel."""
@@ -342,6 +344,7 @@ class RabbitConnection:
             self.known_places.setdefault(source, set()).update(places)
         kinds = {**self.facts.extra.get("queue_kinds", {}), **work.kinds}
         self.facts = dataclasses.replace(self.facts, extra={"queue_kinds": kinds})
+        self._lasting |= work.lasting
         return work.report()
 
     def stats(self, place: Source | Target | Place) -> Stats:

@@ -5,6 +5,8 @@ Rules
 - Settling is `settling.py`'s. What it says is lost is said before `Lost` or `Cancelled`.
 - Too many bytes in hand shrink the prefetch: a new consumer with a smaller one takes over before the old one ends, since a
   queue may delete itself with its last consumer. Not where order counts: the one that takes over could be another process's.
+- Paused means cancelled, for a consumer's prefetch is its own: with another one nothing could be held back. A queue that would
+  delete itself, or of which that is not known, goes on.
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ class RabbitReceiver:
         steps: Sequence[Step] = (),
         no_ack: bool = False,
         ordered: bool = False,
+        lasting: bool = False,
     ) -> None:
         self._connection = connection
         self._loop = loop
@@ -78,6 +81,9 @@ class RabbitReceiver:
         self._steps = list(steps)
         self._no_ack = no_ack
         self._ordered = ordered
+        self._lasting = lasting
+        self._paused = False
+        self._pausing: list[Callable[[], None]] = []  # who waits for nothing more to come
         self._on_receive = options.mode == "on_receive" and not no_ack
         self._counted = options.until_end or options.mode == "browse"
         self._wanted = max(1, min(options.prefetch, PREFETCH_MAX))
@@ -232,6 +238,42 @@ class RabbitReceiver:
 
         self._loop.call(work)
 
+    def pause(self, done: Callable[[], None]) -> None:
+        """Nothing more comes until `resume`; `done` when the broker has heard of it. Any thread; never blocks."""
+
+        def work() -> None:
+            self._pausing.append(done)
+            self._paused = True
+            if not self._resizing:
+                self._cancel_for_now()
+
+        self._loop.call(work)
+
+    def _cancel_for_now(self) -> None:
+        consumer = self._consumer
+        if self._error is None and not self._closing and self._lasting and consumer and self._channel.is_open:
+            self._consumer = ""
+            self._channel.basic_cancel(consumer, callback=lambda _frame: self._stands_still())
+        else:
+            self._stands_still()
+
+    def _stands_still(self) -> None:
+        waiting, self._pausing = self._pausing, []
+        for done in waiting:
+            done()
+
+    def resume(self) -> None:
+        """Any thread; never blocks."""
+
+        def work() -> None:
+            self._paused = False
+            if self._error is None and not (self._closing or self._consumer) and self._channel.is_open:
+                self._settling.prefetch = self._wanted
+                self._settling.ask_qos(lambda: None)
+                self._consume(lambda _frame: None)
+
+        self._loop.call(work)
+
     def _resize(self, count: int) -> None:
         if self._error is not None or self._closing or not self._consumer or not self._channel.is_open:
             return
@@ -239,6 +281,8 @@ class RabbitReceiver:
 
         def cancelled(_frame: Any) -> None:
             self._resizing = False
+            if self._paused:
+                self._cancel_for_now()
 
         def consuming(_frame: Any) -> None:
             if self._channel.is_open:
@@ -350,6 +394,7 @@ class RabbitReceiver:
         self._ended_channel(error)
         self._buffer.clear()
         self._settling.die()
+        self._stands_still()
         self._event.set()
         if self._ready_wanted:
             self._tell_ready()

@@ -142,6 +142,7 @@ class Work:
         self._missing: list[str] = []
         self._differences: dict[str, dict[str, tuple[object, object]]] = {}
         self.kinds: dict[str, str] = {}  # queue → quorum, classic or stream
+        self.lasting: set[str] = set()  # queues that do not delete themselves with their last consumer
         self.limited: dict[str, str] = {}
         self.places: dict[str, set[str]] = {}
 
@@ -178,6 +179,7 @@ class Work:
         arguments = source_arguments(queue, source, asked)
         self._make_queue(queue, arguments)
         self.kinds[queue] = str(arguments.get("x-queue-type", "classic"))
+        self.lasting.add(queue)
         return False
 
     def _queue(self, queue: str, arguments: Mapping[str, Any]) -> None:
@@ -332,6 +334,7 @@ class Work:
         for _ in range(PROBES_MAX):
             there = self._probe(queue, taken, durable)
             if there is None:
+                self.lasting.add(queue)
                 break
             name, value = there
             if name == "durable":
@@ -339,6 +342,7 @@ class Work:
             elif name in ("exclusive", "auto_delete"):
                 return  # cannot be told without owning it
             else:
+                self.lasting.add(queue)  # the broker compares `durable` and `auto_delete` first
                 if name in asked:
                     differences[name] = (value, asked[name])
                 taken[name] = value

@@ -51,6 +51,9 @@ class Report:
     cuts: int = 0
     own_deaths: int = 0
     took_s: float = 0.0
+    near: Counter[int] = field(
+        default_factory=Counter
+    )  # how often in hand at a bad end → innocents it was so for
     wrong: list[str] = field(default_factory=list)
 
     @property
@@ -70,7 +73,8 @@ class Report:
         return (
             f"{self.queue} seed {self.seed}: sent {len(self.sent)}, handled {len(self.handled)}, dead {len(self.dead)} "
             f"{dict(reasons)}, duplicates {self.duplicates}, kills {self.kills}, cuts {self.cuts}, own deaths "
-            f"{self.own_deaths}, {self.took_s:.0f} s: {'; '.join(self.wrong[:NAMED_MAX]) or 'all well'}"
+            f"{self.own_deaths}, innocents by bad ends {dict(sorted(self.near.items()))}, {self.took_s:.0f} s: "
+            + ("; ".join(self.wrong[:NAMED_MAX]) or "all well")
         )
 
 
@@ -130,6 +134,14 @@ class Account:
         """The processes that have handled something."""
         return {int(line.split()[1]) for line in self._results.read_text().splitlines()}
 
+    def _near(self) -> Counter[int]:
+        """Each handled message by the highest count it came with, where that is not 0."""
+        worst: Counter[int] = Counter()
+        for line in self._results.read_text().splitlines():
+            number, _, count = map(int, line.split())
+            worst[number] = max(worst[number], count)
+        return Counter(count for count in worst.values() if count)
+
     def _handled(self) -> Counter[int]:
         return Counter(int(line.split()[0]) for line in self._results.read_text().splitlines())
 
@@ -158,6 +170,7 @@ class Account:
         """Writes what it finds into the report."""
         report = self._report
         report.handled = self._handled()
+        report.near = self._near()
         for place in (self._queue, *self._places):
             report.waiting += Counter(n for n, _ in self._taken(place))
         stories: dict[int, str] = {}

@@ -3,7 +3,8 @@
 Rules
 - The body says what happens: `good` is handled, `transient` fails its first try, `exhausted` and `fatal` fail always, `killer`
   kills its own process.
-- What was handled is one line in RESULTS, appended and flushed before the ack. Nothing else is kept anywhere.
+- What was handled is one line in RESULTS, appended and flushed before the ack: number, process, and how often it was in hand
+  when something ended badly. Nothing else is kept anywhere.
 - `UNIMQ_PROOF_BUG` names a bug to plant first (`bugs.py`): to show that the proof finds it.
 """
 
@@ -19,6 +20,7 @@ from typing import TypedDict
 from integration.proofs_worker import bugs
 from unimq import Delivery, Queue, Retry
 from unimq.worker import Worker
+from unimq.worker.guard import crashes_of
 
 PREFETCH = 10
 CRASHES = 5
@@ -58,7 +60,7 @@ def main(url: str, queue: str, results: str) -> int:
         if job["kind"] == "exhausted" or (job["kind"] == "transient" and delivery.attempt <= 2):
             raise Passing("perhaps next time")
         with open(results, "ab", buffering=0) as file:
-            file.write(b"%d %d\n" % (job["n"], os.getpid()))
+            file.write(b"%d %d %d\n" % (job["n"], os.getpid(), crashes_of(delivery)))
 
     return worker.run()
 

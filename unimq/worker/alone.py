@@ -4,7 +4,7 @@ Rules
 - A process that dies takes back everything unsettled that it holds, and the broker counts it: an acknowledgement that was
   written and not heard, and a delivery that nobody has looked at yet, would make innocents pay for the suspect.
 - So: wait until the broker has every verb so far (`CLEAR_S` at most: a copy that cannot be written must not stop all), then
-  look once more for what left the broker before it heard of the narrow prefetch.
+  look once more for what left the broker before it heard that no more is wanted.
 - Where the link keeps a journal, innocents pay for nothing: there its try is noted first, and no handler begins before that.
 """
 
@@ -36,8 +36,12 @@ async def noted(journal: CrashJournal, delivery: Delivery) -> bool:
     return await wait.latch(landed, NOTE_S) and not lost
 
 
-async def cleared(receiver: AsyncReceiver, desk: Desk, prefetch: int) -> list[Delivery]:
-    """What still came; when it is empty, the suspect may begin."""
+async def cleared(
+    receiver: AsyncReceiver, desk: Desk, prefetch: int, still: Latch | None = None
+) -> list[Delivery]:
+    """What still came; when it is empty, the suspect may begin. `still`: set when nothing more is on its way."""
+    if still is not None:
+        await wait.latch(still, CLEAR_S)
     await wait.latch(desk.flush(), CLEAR_S)
     intake = receiver._intake
     link = intake.link

@@ -16,15 +16,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ..delivery import Delivery
 from .post import Post
 
 PAUSE_LOOK_S: Final = 3600.0
 _log = logging.getLogger("unimq.worker")
+
+
+class Busy(NamedTuple):
+    """Since when (time.monotonic), and at what."""
+
+    since: float
+    at: Sequence[Delivery | None]
 
 
 class Crew(Protocol):
@@ -42,8 +49,8 @@ class Crew(Protocol):
         ...
 
     @property
-    def busy(self) -> dict[object, float]:
-        """Who works now → since when (time.monotonic). Any thread."""
+    def busy(self) -> dict[object, Busy]:
+        """Who works now. Any thread."""
         ...
 
 
@@ -63,7 +70,7 @@ def _lane_of(delivery: Delivery, lanes: int) -> int:
 class _Threads:
     def __init__(self, post: Post, *, ordered: bool, broken: Broken) -> None:
         self.post = post
-        self.busy: dict[object, float] = {}
+        self.busy: dict[object, Busy] = {}
         self._broken = broken
         self._closed = False
         self._open = threading.Event()  # not paused
@@ -110,14 +117,16 @@ class _Threads:
             while not self._open.is_set():
                 self._open.wait(PAUSE_LOOK_S)
             # busy first: whoever closes looks at it afterwards, and must not miss one that has just begun
-            self.busy[me] = time.monotonic()
+            self.busy[me] = Busy(time.monotonic(), (first,))
             try:
                 if first is None or self._closed:
                     return
                 if size is None:
                     self.post.handle(first)
                 else:
-                    self.post.handle_batch(_more(first, lane, size))
+                    batch = _more(first, lane, size)
+                    self.busy[me] = Busy(time.monotonic(), batch)
+                    self.post.handle_batch(batch)
             except BaseException as error:  # SystemExit too: it ends the worker, not just one thread of it
                 _log.exception("%s cannot go on", self.post.handler.name)
                 self._broken(error)
@@ -173,7 +182,7 @@ class _Lane:
 class _Tasks:
     def __init__(self, post: Post, *, ordered: bool, broken: Broken) -> None:
         self.post = post
-        self.busy: dict[object, float] = {}
+        self.busy: dict[object, Busy] = {}
         self._broken = broken
         self._closed = False
         self._open = asyncio.Event()
@@ -217,12 +226,12 @@ class _Tasks:
             if not self._open.is_set():
                 await self._open.wait()
                 continue
-            self.busy[me] = time.monotonic()
+            batch = [lane.items.popleft() for _ in range(min(size or 1, len(lane.items)))]
+            self.busy[me] = Busy(time.monotonic(), batch)
             try:
                 if size is None:
-                    await self.post.handle_async(lane.items.popleft())
+                    await self.post.handle_async(batch[0])
                 else:
-                    batch = [lane.items.popleft() for _ in range(min(size, len(lane.items)))]
                     await self.post.handle_batch_async(batch)
             except asyncio.CancelledError:
                 raise

@@ -7,6 +7,7 @@ Rules (§5.4)
 - Where the broker does not count, a redelivered message is first copied back with its count + 1, and handled as that copy.
 - Where the link keeps a journal instead (`CrashJournal`), every redelivered one is a suspect: each try is noted before it begins.
 - At `crashes` a message is dead (`crashed`) before its handler is called.
+- What a line took that this process survived is taken off, where no handler had begun it (`spared.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final
 
 from .. import headers as h
 from ..delivery import Delivery, _whole
+from .spared import Spared
 
 SUSPECT: Final = 2
 NARROW: Final = 1
@@ -42,6 +44,7 @@ class Guard:
     try is noted before it begins."""
 
     def __init__(self, *, limit: int, wide: int, can_copy: bool, journal: bool = False) -> None:
+        self.spared = Spared()
         self._limit = limit
         self._can_copy = can_copy
         self._suspect = 1 if journal else SUSPECT
@@ -52,13 +55,17 @@ class Guard:
         """The link is a new one: it opened narrow."""
         self.prefetch = NARROW
 
+    def count(self, delivery: Delivery) -> int:
+        """What its next owner is to know, or it dies of."""
+        return max(crashes_of(delivery) - self.spared.times(delivery), 0)
+
     def look(self, delivery: Delivery) -> Look:
         """Says what to do with a delivery and sets `prefetch`, which the caller passes on when it changed."""
         meta = delivery.metadata
-        crashes = crashes_of(delivery)
+        crashes = self.count(delivery)
         if crashes >= self._limit:
             return Look.CRASHED
-        if meta.redelivered and meta.delivery_count is None and self._can_copy:
+        if crashes and meta.redelivered and meta.delivery_count is None and self._can_copy:
             return Look.RECOUNT
         if crashes >= self._suspect:
             self.prefetch = NARROW

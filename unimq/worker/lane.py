@@ -4,8 +4,10 @@ Rules
 - Deliveries are looked at in their order (`guard.py`), then given to the crew of the first handler that fits. Nobody fits:
   dead letter, `rejected`.
 - A suspect runs alone: what is in hand is finished first, nothing else begins before it is over. Where order does not
-  count, further suspects go back by a copy that carries their count, and it begins when they are gone (`alone.py`): they
-  must not pay for it.
+  count, further suspects go back at once, by a copy that carries their count, and it begins when they are gone (`alone.py`):
+  they must not pay for it, nor for what happens while it waits.
+- While a suspect that came among others waits or runs, the link is paused where it can be (`Flow`): its new, narrow prefetch need
+  not count what came with the wide one.
 - Where the link keeps a journal (`CrashJournal`), a suspect begins when its try is noted, and only that counts: the others may
   stay.
 - A link whose prefetch cannot be changed is closed and opened anew instead, when nothing is in hand: what it brought and nobody
@@ -27,15 +29,16 @@ from typing import TYPE_CHECKING, Final
 
 from .._async.client import AsyncClient
 from .._async.receiver import AsyncReceiver
+from .._latch import Latch
 from .._settlement import Desk
 from .._sync.client import Client
 from ..address import Subscription
 from ..delivery import Delivery
-from ..driver import CrashJournal, Prefetching
+from ..driver import CrashJournal, Flow, Prefetching
 from ..errors import Closed, UnimqError, Unsupported
 from .alone import cleared, noted
 from .crew import Crew, crew
-from .guard import NARROW, Guard, Look, crashes_of
+from .guard import NARROW, Guard, Look
 from .handlers import Group, Handler
 from .outcomes import Ledger, Outcome, Verb
 from .post import Post
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 
 FAILED_CLOSE_S: Final = 1.0
 NOTE_AGAIN_S: Final = 0.05
+CLEAR_MAX: Final = 1_000  # deliveries taken in one look for late ones
 _log = logging.getLogger("unimq.worker")
 
 
@@ -66,6 +70,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._receiver: AsyncReceiver | None = None
         self._desk: Desk | None = None
+        self._guarded = False
         self._guard: Guard | None = None
         self._retry = group.first.retry
         self._link: object = None
@@ -75,6 +80,8 @@ class Lane:
         self._in_hand: dict[Delivery, None] = {}
         self._alone = False
         self._clearing: asyncio.Task[None] | None = None  # the house, for a suspect
+        self._paused_link: Flow | None = None
+        self._still = Latch()  # nothing more is on its way
         self._may_fetch = asyncio.Event()
         self._may_fetch.set()
         self._paused: set[Handler] = set()
@@ -89,7 +96,7 @@ class Lane:
         wide = self.group.prefetch(locks=bool(self._client.capabilities.lock_renewal))
         # it ends with its receiver
         private = isinstance(self.source, Subscription) and self.source.name is None
-        guarded = bool(self._client.capabilities.crash_limit) and not private
+        guarded = self._guarded = bool(self._client.capabilities.crash_limit) and not private
         if not guarded and not private:
             _log.info(
                 "%s: no crash limit here: a message that kills its process comes again and again", self.source
@@ -132,6 +139,7 @@ class Lane:
             lock_renewal_max_s=first.lock_renewal_max_s,
             on_settlement_lost=self._settlements_lost,
         )
+        receiver._intake.copies_back = self._guarded and not self.source.ordered
         try:
             await receiver.ready(self._client._open_timeout_s)
         except UnimqError:
@@ -141,7 +149,10 @@ class Lane:
             receiver._intake.stop()  # a link that still opens on its thread is closed again
             self._client._receivers.pop(receiver, None)
             raise
-        self._receiver, self._desk, self._prefetch = receiver, receiver._intake.desk, prefetch
+        desk = receiver._intake.desk
+        assert desk is not None
+        desk.on_link_lost = self._spare
+        self._receiver, self._desk, self._prefetch = receiver, desk, prefetch
         self._link = receiver._intake.link
         if self._guard is not None:
             receiver._intake.reopen_prefetch = NARROW
@@ -153,7 +164,7 @@ class Lane:
         desk = self._the_desk()
         for delivery in [*self._waiting, *self._aside]:
             if desk.is_open(delivery) and not self.source.ordered:
-                self._unhandled.copy_back(delivery, crashes_of(delivery))
+                self._copy_back(delivery, guard)
         self._waiting.clear()
         self._aside.clear()
         wanted = guard.prefetch
@@ -161,7 +172,21 @@ class Lane:
         await self._open_receiver(wanted)
         guard.prefetch = wanted
 
+    def _spare(self, deliveries: list[Delivery]) -> None:
+        """Any thread: their link is gone, and this process is not."""
+        guard = self._guard
+        if guard is not None:
+            running = {
+                each
+                for crew_ in self.crews.values()
+                for busy in list(crew_.busy.values())
+                for each in busy.at
+            }
+            guard.spared.add(each for each in deliveries if each not in running)
+
     def _settlements_lost(self, deliveries: list[Delivery]) -> None:
+        if self._guard is not None:
+            self._guard.spared.add_given_back(deliveries)
         for delivery in deliveries:
             self._ledger.write(Outcome(Verb.LOST, self.source, "", delivery))
 
@@ -195,6 +220,7 @@ class Lane:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._paused_link = None  # it is not wanted any more
         self._set_prefetch(1)
         for each in self.crews.values():
             each.close()
@@ -204,9 +230,11 @@ class Lane:
     # ------------------------------------------------------------------------------------------------ who gets it
     def _pump(self) -> None:
         """Give out what may begin now."""
-        guard, desk = self._guard, self._the_desk()
+        guard, desk, aside = self._guard, self._the_desk(), self._aside
+        while aside and not desk.is_open(aside[0]):
+            aside.popleft()
         while self._waiting and not self._alone and not self._reopens:
-            if self._aside and self.source.ordered:
+            if aside and self.source.ordered:
                 break
             delivery = self._waiting[0]
             if not desk.is_open(delivery):
@@ -221,8 +249,10 @@ class Lane:
                 guard.reopened()
                 self._prefetch = guard.prefetch
             look = guard.look(delivery)
-            if self._aside:
+            if aside:
                 guard.prefetch = NARROW  # whatever else came with the suspect
+            if look is Look.SUSPECT and not self.source.ordered:
+                self._pause_link()
             self._set_prefetch(guard.prefetch)
             if look is Look.SUSPECT and self.source.ordered and self._in_hand:
                 break  # its turn comes when what is before it is over
@@ -231,47 +261,46 @@ class Lane:
                 if self.source.ordered and self._journal is None:
                     self._alone = True
                     self._give(delivery)
+                elif aside and self._journal is None:
+                    self._copy_back(delivery, guard)
                 else:
-                    self._aside.append(delivery)
+                    aside.append(delivery)
             elif look is Look.NORMAL:
                 self._give(delivery)
             else:
-                self._put_away(delivery, look)
+                self._put_away(delivery, guard, look)
         empty = not (self._in_hand or self._alone or self._reopens or self._clearing)
-        if self._aside and empty:
-            self._clearing = asyncio.create_task(self._run_alone(), name=f"unimq-alone-{self.source}")
-        held = bool(self._alone or self._aside or self._waiting)
+        if aside and empty:
+            assert guard is not None
+            self._clearing = asyncio.create_task(self._run_alone(guard), name=f"unimq-alone-{self.source}")
+        held = bool(self._alone or aside or self._waiting)
         if self._reopens:
             held = bool(self._in_hand)  # then `_fetch` opens it anew
+        if not held:
+            self._resume_link()
         if held or len(self._paused) == len(self.crews):
             self._may_fetch.clear()
         else:
             self._may_fetch.set()
 
-    async def _run_alone(self) -> None:
-        """One suspect; the others go back, with their count, out of its reach."""
+    async def _run_alone(self, guard: Guard) -> None:
+        """One suspect, once nothing else can pay for it."""
         try:
             desk, aside = self._the_desk(), self._aside
-            while aside and not desk.is_open(aside[0]):
-                aside.popleft()
             journal = self._journal
             if journal is None:
-                for other in list(aside)[1:]:
-                    self._unhandled.copy_back(other, crashes_of(other))
-                    aside.remove(other)
                 assert self._receiver is not None
-                self._waiting.extend(await cleared(self._receiver, desk, max(self._prefetch, 1)))
+                still = self._still if self._paused_link is not None else None
+                self._waiting.extend(await cleared(self._receiver, desk, CLEAR_MAX, still))
                 if not aside or not desk.is_open(aside[0]) or self._waiting or self._in_hand:
                     return  # looked at first; then again
             elif not aside:
                 return
             elif not await noted(journal, aside[0]) or not desk.is_open(aside[0]):
-                await asyncio.sleep(
-                    NOTE_AGAIN_S
-                )  # it is gone, which is heard in a moment, or it is tried again
+                await asyncio.sleep(NOTE_AGAIN_S)  # it is gone, which is heard in a moment; or once more
                 return
             delivery = aside.popleft()
-            count = crashes_of(delivery)
+            count = guard.count(delivery)
             _log.warning("%s: %r came back %d times unsettled: it runs alone", self.source, delivery, count)
             self._alone = True
             self._give(delivery)
@@ -280,12 +309,27 @@ class Lane:
             if self._task is not None:
                 self._pump()
 
-    def _put_away(self, delivery: Delivery, look: Look) -> None:
-        count = crashes_of(delivery)
+    def _pause_link(self) -> None:
+        """Unless it is narrow already: then the suspect itself keeps others away."""
+        link = self._receiver._intake.link if self._receiver is not None else None
+        if isinstance(link, Flow) and self._paused_link is not link and self._prefetch != NARROW:
+            self._paused_link, self._still = link, Latch()
+            link.pause(self._still.set)
+
+    def _resume_link(self) -> None:
+        link, self._paused_link = self._paused_link, None
+        if link is not None:
+            link.resume()
+
+    def _put_away(self, delivery: Delivery, guard: Guard, look: Look) -> None:
         if look is Look.RECOUNT:
-            self._unhandled.copy_back(delivery, count)
+            self._copy_back(delivery, guard)
         else:
-            self._unhandled.crashed(delivery, count)
+            self._unhandled.crashed(delivery, guard.count(delivery))
+
+    def _copy_back(self, delivery: Delivery, guard: Guard) -> None:
+        guard.spared.give_back(delivery)
+        self._unhandled.copy_back(delivery, guard.count(delivery))
 
     def _give(self, delivery: Delivery) -> None:
         try:
@@ -376,7 +420,7 @@ class Lane:
         found = []
         for handler, each in self.crews.items():
             limit_s = handler.wish.timeout_s
-            late = [now - since for since in list(each.busy.values())] if limit_s is not None else []
+            late = [now - one.since for one in list(each.busy.values())] if limit_s is not None else []
             over = [age_s for age_s in late if limit_s is not None and age_s > limit_s]
             if over:
                 found.append(
