@@ -247,7 +247,10 @@ class RabbitReceiver:
             if not self._resizing:
                 self._cancel_for_now()
 
-        self._loop.call(work)
+        if self._error is not None:
+            done()
+        else:
+            self._loop.call(work)
 
     def _cancel_for_now(self) -> None:
         consumer = self._consumer

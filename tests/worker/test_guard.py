@@ -221,7 +221,7 @@ def test_a_link_that_cannot_change_its_prefetch_is_opened_anew(
     unimq_url: str, monkeypatch: pytest.MonkeyPatch, counts: bool
 ) -> None:
     """The same promise by other means, and also where the broker does not count deliveries."""
-    monkeypatch.setattr("unimq.worker.lane.Prefetching", type("CanNot", (), {}))
+    monkeypatch.setattr("unimq.worker.tap.Prefetching", type("CanNot", (), {}))
     if not counts:
         read = MemoryDelivery._read
 

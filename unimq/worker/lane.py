@@ -6,14 +6,11 @@ Rules
 - A suspect runs alone: what is in hand is finished first, nothing else begins before it is over. Where order does not
   count, further suspects go back at once, by a copy that carries their count, and it begins when they are gone (`alone.py`):
   they must not pay for it, nor for what happens while it waits.
-- While a suspect that came among others waits or runs, the link is paused where it can be (`Flow`): its new, narrow prefetch need
-  not count what came with the wide one.
 - Where the link keeps a journal (`CrashJournal`), a suspect begins when its try is noted, and only that counts: the others may
   stay.
-- A link whose prefetch cannot be changed is closed and opened anew instead, when nothing is in hand: what it brought and nobody
-  began goes back by a copy first, so that the closing does not count against it. So is that of an ordered source where a change
-  would let others pass (`prefetch_keeps_order`), and only to widen it: there what was brought goes back with the link.
-- A link that comes back by itself is narrow again.
+- A suspect waits for at most `CLEAR_ROUNDS` looks at what still came.
+- A link that must be opened anew to change its prefetch (`tap.py`) is when nothing is in hand: what it brought and nobody began
+  goes back by a copy first, so that the closing does not count against it. On an ordered source it goes back with the link.
 - Where the broker has no crash limit there is no guard: everything is fetched wide.
 - Fetching pauses while a suspect waits or runs, and while all handlers of the source are paused.
 - `over` may come from any thread; everything else is on the loop.
@@ -29,12 +26,10 @@ from typing import TYPE_CHECKING, Final
 
 from .._async.client import AsyncClient
 from .._async.receiver import AsyncReceiver
-from .._latch import Latch
 from .._settlement import Desk
 from .._sync.client import Client
 from ..address import Subscription
 from ..delivery import Delivery
-from ..driver import CrashJournal, Flow, Prefetching
 from ..errors import Closed, UnimqError, Unsupported
 from .alone import cleared, noted
 from .crew import Crew, crew
@@ -43,6 +38,7 @@ from .handlers import Group, Handler
 from .outcomes import Ledger, Outcome, Verb
 from .post import Post
 from .retries import policy_for
+from .tap import Tap
 from .unhandled import Unhandled
 
 if TYPE_CHECKING:
@@ -51,6 +47,9 @@ if TYPE_CHECKING:
 FAILED_CLOSE_S: Final = 1.0
 NOTE_AGAIN_S: Final = 0.05
 CLEAR_MAX: Final = 1_000  # deliveries taken in one look for late ones
+CLEAR_ROUNDS: Final = (
+    3  # a link that cannot be paused brings more each time: its suspect must not wait for the last of them
+)
 _log = logging.getLogger("unimq.worker")
 
 
@@ -73,15 +72,13 @@ class Lane:
         self._guarded = False
         self._guard: Guard | None = None
         self._retry = group.first.retry
-        self._link: object = None
-        self._prefetch = 0
+        self._tap = Tap(self.source)
         self._waiting: deque[Delivery] = deque()  # arrived, not looked at
         self._aside: deque[Delivery] = deque()  # suspects that wait for an empty house
         self._in_hand: dict[Delivery, None] = {}
         self._alone = False
         self._clearing: asyncio.Task[None] | None = None  # the house, for a suspect
-        self._paused_link: Flow | None = None
-        self._still = Latch()  # nothing more is on its way
+        self._rounds = 0
         self._may_fetch = asyncio.Event()
         self._may_fetch.set()
         self._paused: set[Handler] = set()
@@ -111,7 +108,7 @@ class Lane:
             )
         can_copy = desk.plan.replay is not None and not self.source.ordered
         if guarded:
-            journal = self._journal is not None
+            journal = self._tap.journal is not None
             self._guard = Guard(limit=retry.crashes, wide=wide, can_copy=can_copy, journal=journal)
         for handler in self.group.handlers:
             post = Post(
@@ -152,8 +149,8 @@ class Lane:
         desk = receiver._intake.desk
         assert desk is not None
         desk.on_link_lost = self._spare
-        self._receiver, self._desk, self._prefetch = receiver, desk, prefetch
-        self._link = receiver._intake.link
+        self._receiver, self._desk = receiver, desk
+        self._tap.opened(receiver, prefetch)
         if self._guard is not None:
             receiver._intake.reopen_prefetch = NARROW
         return receiver
@@ -203,7 +200,7 @@ class Lane:
                     self._pump()
                     continue
                 assert self._receiver is not None
-                deliveries = await self._receiver.receive(max(self._prefetch, 1))
+                deliveries = await self._receiver.receive(max(self._tap.prefetch, 1))
                 self._waiting.extend(deliveries)
                 self._pump()
         except Closed:
@@ -220,8 +217,7 @@ class Lane:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._paused_link = None  # it is not wanted any more
-        self._set_prefetch(1)
+        self._tap.shut()
         for each in self.crews.values():
             each.close()
         self._waiting.clear()
@@ -230,7 +226,7 @@ class Lane:
     # ------------------------------------------------------------------------------------------------ who gets it
     def _pump(self) -> None:
         """Give out what may begin now."""
-        guard, desk, aside = self._guard, self._the_desk(), self._aside
+        guard, desk, tap, aside = self._guard, self._the_desk(), self._tap, self._aside
         while aside and not desk.is_open(aside[0]):
             aside.popleft()
         while self._waiting and not self._alone and not self._reopens:
@@ -244,24 +240,22 @@ class Lane:
                 self._waiting.popleft()
                 self._give(delivery)
                 continue
-            if delivery.link is not self._link:
-                self._link = delivery.link
+            if tap.is_of_a_new_link(delivery):
                 guard.reopened()
-                self._prefetch = guard.prefetch
             look = guard.look(delivery)
             if aside:
                 guard.prefetch = NARROW  # whatever else came with the suspect
             if look is Look.SUSPECT and not self.source.ordered:
-                self._pause_link()
-            self._set_prefetch(guard.prefetch)
+                tap.pause()
+            tap.set_prefetch(guard.prefetch)
             if look is Look.SUSPECT and self.source.ordered and self._in_hand:
                 break  # its turn comes when what is before it is over
             self._waiting.popleft()
             if look is Look.SUSPECT:
-                if self.source.ordered and self._journal is None:
+                if self.source.ordered and tap.journal is None:
                     self._alone = True
                     self._give(delivery)
-                elif aside and self._journal is None:
+                elif aside and tap.journal is None:
                     self._copy_back(delivery, guard)
                 else:
                     aside.append(delivery)
@@ -277,7 +271,7 @@ class Lane:
         if self._reopens:
             held = bool(self._in_hand)  # then `_fetch` opens it anew
         if not held:
-            self._resume_link()
+            tap.resume()
         if held or len(self._paused) == len(self.crews):
             self._may_fetch.clear()
         else:
@@ -287,12 +281,13 @@ class Lane:
         """One suspect, once nothing else can pay for it."""
         try:
             desk, aside = self._the_desk(), self._aside
-            journal = self._journal
+            journal = self._tap.journal
             if journal is None:
                 assert self._receiver is not None
-                still = self._still if self._paused_link is not None else None
-                self._waiting.extend(await cleared(self._receiver, desk, CLEAR_MAX, still))
-                if not aside or not desk.is_open(aside[0]) or self._waiting or self._in_hand:
+                self._waiting.extend(await cleared(self._receiver, desk, CLEAR_MAX, self._tap.still))
+                self._rounds += 1
+                more = self._waiting and self._rounds < CLEAR_ROUNDS
+                if not aside or not desk.is_open(aside[0]) or more or self._in_hand:
                     return  # looked at first; then again
             elif not aside:
                 return
@@ -300,6 +295,7 @@ class Lane:
                 await asyncio.sleep(NOTE_AGAIN_S)  # it is gone, which is heard in a moment; or once more
                 return
             delivery = aside.popleft()
+            self._rounds = 0
             count = guard.count(delivery)
             _log.warning("%s: %r came back %d times unsettled: it runs alone", self.source, delivery, count)
             self._alone = True
@@ -308,18 +304,6 @@ class Lane:
             self._clearing = None
             if self._task is not None:
                 self._pump()
-
-    def _pause_link(self) -> None:
-        """Unless it is narrow already: then the suspect itself keeps others away."""
-        link = self._receiver._intake.link if self._receiver is not None else None
-        if isinstance(link, Flow) and self._paused_link is not link and self._prefetch != NARROW:
-            self._paused_link, self._still = link, Latch()
-            link.pause(self._still.set)
-
-    def _resume_link(self) -> None:
-        link, self._paused_link = self._paused_link, None
-        if link is not None:
-            link.resume()
 
     def _put_away(self, delivery: Delivery, guard: Guard, look: Look) -> None:
         if look is Look.RECOUNT:
@@ -361,34 +345,7 @@ class Lane:
     @property
     def _reopens(self) -> bool:
         """Whether the link must be opened anew, for another prefetch than it has."""
-        guard, receiver = self._guard, self._receiver
-        if guard is None or receiver is None or guard.prefetch == self._prefetch:
-            return False
-        if self.source.ordered and guard.prefetch < self._prefetch:
-            return False
-        return receiver._intake.link is not None and self._resizable is None
-
-    @property
-    def _resizable(self) -> Prefetching | None:
-        """The link, where its prefetch can be changed while it is open."""
-        link = self._receiver._intake.link if self._receiver is not None else None
-        if not isinstance(link, Prefetching) or (self.source.ordered and not link.prefetch_keeps_order):
-            return None
-        return link
-
-    @property
-    def _journal(self) -> CrashJournal | None:
-        """The link, where it keeps one."""
-        link = self._receiver._intake.link if self._receiver is not None else None
-        return link if isinstance(link, CrashJournal) else None
-
-    def _set_prefetch(self, count: int) -> None:
-        if count == self._prefetch:
-            return
-        link = self._resizable
-        if link is not None:
-            self._prefetch = count
-            link.set_prefetch(count)
+        return self._guard is not None and self._tap.must_reopen(self._guard.prefetch)
 
     # ------------------------------------------------------------------------------------------ pausing, questions
     def pause(self, handler: Handler) -> None:
