@@ -142,7 +142,7 @@ class RabbitReceiver:
         self._loop.call(guarded(start, answer))
         try:
             answer.wait(timeout_s, f"opening a consumer of {self.queue}")
-        except Exception:
+        except Exception:  # whatever it was, nobody has this link yet who could close it
             self._closing = True
             self.close(0.0)
             raise

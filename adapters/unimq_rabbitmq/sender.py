@@ -124,7 +124,7 @@ class RabbitSender:
         self._loop.call(guarded(start, answer))
         try:
             answer.wait(timeout_s, f"opening a channel for {self.route.text}")
-        except Exception:
+        except Exception:  # as for a receiver
             self._loop.on_end.pop(self, None)
             raise
 

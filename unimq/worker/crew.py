@@ -226,12 +226,14 @@ class _Tasks:
             if not self._open.is_set():
                 await self._open.wait()
                 continue
-            batch = [lane.items.popleft() for _ in range(min(size or 1, len(lane.items)))]
-            self.busy[me] = Busy(time.monotonic(), batch)
+            first = lane.items.popleft()
+            self.busy[me] = Busy(time.monotonic(), (first,))
             try:
                 if size is None:
-                    await self.post.handle_async(batch[0])
+                    await self.post.handle_async(first)
                 else:
+                    batch = [first, *(lane.items.popleft() for _ in range(min(size - 1, len(lane.items))))]
+                    self.busy[me] = Busy(time.monotonic(), batch)
                     await self.post.handle_batch_async(batch)
             except asyncio.CancelledError:
                 raise
