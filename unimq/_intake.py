@@ -113,6 +113,7 @@ class Intake:
         self.started = False
         self.closed = False
         self._acted_on: Connection | None = None
+        self._declared: set[Any] = set()  # places that were compared then
         self.problem: str | None = None
         self.left_until_end: int | None = None
         self.reopen_prefetch: int | None = None  # of the links after this one, where that is another
@@ -162,6 +163,10 @@ class Intake:
         if self._acted_on is not connection:
             act(connection, plan.topology, self._topology)
             self._acted_on = connection
+            places = [place for declaration in plan.topology for place in declaration.places]
+            self._declared = {place.ref for place in places if isinstance(place, Place)}
+            if plan.replay is not None and not plan.replay.delay_s:
+                self._declared.add(plan.replay.ref)
 
     def _new_desk(self, plan: Plan, connection: Connection) -> Desk:
         return Desk(
@@ -214,7 +219,8 @@ class Intake:
                 # the user's own dead-letter place is the user's to declare
                 own = isinstance(place.ref, Address)
                 prepare = None if own else place_maker(self.source, place, self._topology)
-                intent = self._copiers[place.ref] = CopierIntent(copier, prepare)
+                declared = place.ref in self._declared
+                intent = self._copiers[place.ref] = CopierIntent(copier, prepare, declared=declared)
             return intent
 
     def _copy_wanted(self, copy: Copy) -> bool:

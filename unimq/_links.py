@@ -7,6 +7,7 @@ Rules
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -21,11 +22,13 @@ from .driver import (
     SenderLink,
     SenderOptions,
 )
-from .errors import UnimqError
+from .errors import NotFound, UnimqError
 from .topology import Declaration, TopologyReport
 
 if TYPE_CHECKING:
     pass
+
+_log = logging.getLogger("unimq.links")
 
 TopologyMode = Literal["create", "verify", "assume"]
 
@@ -95,14 +98,16 @@ def place_maker(address: Address, place: Place, mode: TopologyMode) -> Prepare:
 
 
 class CopierIntent:
-    """The link of a copier. Patient: its place may be deleted and made again."""
+    """The link of a copier. Patient: its place may be deleted and made again. `declared`: its receiver compared the place when
+    it opened, so it is looked at again only where it turns out to be gone."""
 
     patient = True
 
-    def __init__(self, copier: Copier, prepare: Prepare | None) -> None:
+    def __init__(self, copier: Copier, prepare: Prepare | None, *, declared: bool = False) -> None:
         self.what = f"the link to {copier.place}"
         self.copier = copier
         self._prepare = prepare
+        self._declared = declared
 
     @property
     def link(self) -> SenderLink | None:
@@ -113,9 +118,15 @@ class CopierIntent:
         return self.copier.busy
 
     def open(self, connection: Connection) -> SenderLink:
+        place, options = self.copier.place, SenderOptions()
         if self._prepare is not None:
+            if self._declared and connection.capabilities.unroutable:
+                try:
+                    return connection.sender(place, options)
+                except NotFound:
+                    _log.info("%s is gone: it is made again, where that is allowed", place)
             self._prepare(connection)
-        return connection.sender(self.copier.place, SenderOptions())
+        return connection.sender(place, options)
 
     def attach(self, link: SenderLink) -> None:
         self.copier.attach(link)

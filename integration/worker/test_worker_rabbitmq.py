@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 
+import pika
 import pytest
 
 import unimq
@@ -77,3 +78,40 @@ def test_lines_cut_at_random_lose_nothing(rabbitmq: Broker, unique: Name) -> Non
         assert mq.dead_letters(queue).count() == 0
     print(f"{cuts} cuts, {len(tally.seen) - 1_000} duplicates")
     assert len(tally.seen) - 1_000 <= cuts * 10
+
+
+SUSPECTS = {40, 41, 42, 200}
+PLENTY = 300
+
+
+def fill_with_suspects(url: str, queue: str, *, auto_delete: bool, **arguments: str) -> None:
+    """As a foreign producer: those among them have killed two processes."""
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare(queue, durable=True, auto_delete=auto_delete, arguments=arguments)
+        for n in range(PLENTY):
+            headers = {"unimq-crashes": 2} if n in SUSPECTS else {}
+            properties = pika.BasicProperties(delivery_mode=2, headers=headers)
+            channel.basic_publish("", queue, b"%d" % n, properties, mandatory=True)
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic", "classic, auto-delete"])
+def test_a_suspect_waits_for_what_is_in_hand_only(rabbitmq: Broker, unique: Name, kind: str) -> None:
+    """Nothing more comes while it waits; and a queue that deletes itself is never left without a consumer."""
+    queue, tally = Queue(unique("suspects")), Tally()
+    auto_delete = kind.endswith("auto-delete")
+    arguments = {"x-queue-type": "quorum"} if kind == "quorum" else {}
+    fill_with_suspects(rabbitmq.url, queue.name, auto_delete=auto_delete, **arguments)
+    worker = Worker(rabbitmq.url)
+
+    @worker.handler(queue, concurrency=2, prefetch=10)
+    def work(n: int) -> None:
+        tally.add(n)
+
+    with running(worker):
+        tally.wait(lambda counts: len(counts) == PLENTY, "all are handled")
+    order = [what for what, _ in tally.seen]
+    assert sorted(order) == list(range(PLENTY)), "each once"
+    if not auto_delete:
+        assert order.index(40) <= 40 + 2 * 10, "it paid for what came later"
