@@ -19,7 +19,7 @@ from unimq.registry import find
 from unimq.testing import TestDelivery, _Desk
 from unimq.testing.running import run
 from unimq.worker import Verb, Worker
-from unimq.worker.guard import NARROW, SUSPECT, Guard, Look, crashes_of
+from unimq.worker.guard import CALM, NARROW, SUSPECT, Guard, Look, crashes_of
 from unimq_memory.connection import MemoryConnection
 from unimq_memory.fields import MemoryDelivery
 from unimq_memory.receiver import MemoryReceiver
@@ -47,13 +47,23 @@ def test_it_opens_narrow_and_widens_with_the_first_fresh_one() -> None:
     assert guard.prefetch == NARROW
     assert guard.look(delivery(1, redelivered=True)) is Look.NORMAL
     assert guard.prefetch == NARROW
-    assert guard.look(delivery(0)) is Look.NORMAL
+    for _ in range(CALM - 1):
+        assert guard.look(delivery(0)) is Look.NORMAL
+        assert guard.prefetch == NARROW, "where there is one there are more"
+    guard.look(delivery(0))
+    assert guard.prefetch == 20
+    assert guard.look(delivery(1, redelivered=True)) is Look.NORMAL
     assert guard.prefetch == 20
     assert guard.look(delivery(SUSPECT, redelivered=True)) is Look.SUSPECT
     assert guard.prefetch == NARROW
-    guard.look(delivery(0))
     guard.reopened()
     assert guard.prefetch == NARROW
+
+
+def test_a_fresh_start_is_wide_with_the_first_message() -> None:
+    guard = Guard(limit=5, wide=20, can_copy=True)
+    guard.look(delivery(0))
+    assert guard.prefetch == 20
 
 
 def test_where_nobody_counts_it_is_counted_in_copies() -> None:

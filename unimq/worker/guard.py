@@ -2,8 +2,9 @@
 
 Rules (§5.4)
 - The count lives with the broker: its own delivery count, plus what we wrote into a copy (`unimq-crashes`).
-- A receiver opens *narrow* (prefetch 1): what a crash left comes one at a time. The first message that is not a redelivery
-  widens it. A message with a count of `SUSPECT` or more runs alone, and narrows it again.
+- A receiver opens *narrow* (prefetch 1): what a crash left comes one at a time. The first fresh message widens it, after one
+  with a count the `CALM`th: where there is one there are more, since what was in hand together comes again together, and what
+  finds the receiver narrow pays for no other. A message with a count of `SUSPECT` or more runs alone, and narrows it again.
 - Where the broker does not count, a redelivered message is first copied back with its count + 1, and handled as that copy.
 - Where the link keeps a journal instead (`CrashJournal`), every redelivered one is a suspect: each try is noted before it begins.
 - At `crashes` a message is dead (`crashed`) before its handler is called.
@@ -21,6 +22,7 @@ from .spared import Spared
 
 SUSPECT: Final = 2
 NARROW: Final = 1
+CALM: Final = 10
 
 
 class Look(enum.Enum):
@@ -49,6 +51,7 @@ class Guard:
         self._can_copy = can_copy
         self._suspect = 1 if journal else SUSPECT
         self._wide = wide
+        self._wanted_calm = 0  # so many fresh ones until it widens
         self.prefetch = NARROW
 
     def reopened(self) -> None:
@@ -63,6 +66,8 @@ class Guard:
         """Says what to do with a delivery and sets `prefetch`, which the caller passes on when it changed."""
         meta = delivery.metadata
         crashes = self.count(delivery)
+        if crashes or meta.redelivered:
+            self._wanted_calm = CALM
         if crashes >= self._limit:
             return Look.CRASHED
         if crashes and meta.redelivered and meta.delivery_count is None and self._can_copy:
@@ -71,5 +76,7 @@ class Guard:
             self.prefetch = NARROW
             return Look.SUSPECT
         if not crashes and not meta.redelivered:
-            self.prefetch = self._wide
+            self._wanted_calm = max(self._wanted_calm - 1, 0)
+            if not self._wanted_calm:
+                self.prefetch = self._wide
         return Look.NORMAL
