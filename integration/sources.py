@@ -33,7 +33,7 @@ DAEMON_TIMEOUT_S = 2
 PULL_TIMEOUT_S = 300
 PROBE_TIMEOUT_S = 10.0
 UNKNOWN_VERSION = "unknown version"
-_PORTS = {"amqp": 5672, "amqps": 5671, "stomp": 61613, "stomps": 61614}  # else Kafka's
+_USUAL_PORTS = {"amqp": 5672, "amqps": 5671, "stomp": 61613, "stomps": 61614}  # else Kafka's
 
 CONTAINERS: dict[str, type[containers.Container]] = {
     "rabbitmq": containers.RabbitMQContainer,
@@ -176,6 +176,12 @@ def _no_image(image: str) -> str | None:
     return None
 
 
+def host_and_port(url: str) -> tuple[str, int]:
+    """Of the first host; a URL from outside may leave the port to its scheme."""
+    parts = urlsplit(url.partition("?")[0].split(",")[0])
+    return parts.hostname or "", parts.port or _USUAL_PORTS.get(parts.scheme, 9092)
+
+
 def probe(url: str, timeout_s: float = PROBE_TIMEOUT_S) -> str:
     """Connects and returns the version that the broker itself tells; `OSError` when nobody answers. Kafka tells none."""
     first, _, query = url.partition("?")
@@ -185,7 +191,7 @@ def probe(url: str, timeout_s: float = PROBE_TIMEOUT_S) -> str:
         "stomp": (_stomp_connect(parts.username, parts.password), rb"\nserver:[^/\n]*/(?P<word>[^ \n]+)"),
     }.get(parts.scheme.removesuffix("s"), (None, b""))
     with ExitStack() as stack:
-        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 9092)
+        host, port = host_and_port(url)
         sock = stack.enter_context(socket.create_connection((host, port), timeout_s))
         if parts.scheme.endswith("s"):
             sock = stack.enter_context(_secured(sock, host, dict(parse_qsl(query))))

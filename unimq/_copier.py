@@ -43,7 +43,7 @@ class Copier:
         drive: Callable[[], None] | None = None,
     ) -> None:
         self.place = place
-        self._classify = classify
+        self.classify = classify
         self._ticker = ticker
         self._wanted = wanted
         self._drive = drive
@@ -130,7 +130,7 @@ class Copier:
             self._out = False
             if again:
                 first = failures[min(failures)]
-                self.last_error = self._classify(first.error, Op.SEND, first.handed_over)
+                self.last_error = self.classify(first.error, Op.SEND, first.handed_over)
                 self._resting = True
                 pause_s, self._back_off_s = self._back_off_s, min(self._back_off_s * 2, BACK_OFF_MAX_S)
             else:

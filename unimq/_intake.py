@@ -165,8 +165,7 @@ class Intake:
             self._acted_on = connection
             places = [place for declaration in plan.topology for place in declaration.places]
             self._declared = {place.ref for place in places if isinstance(place, Place)}
-            if plan.replay is not None and not plan.replay.delay_s:
-                self._declared.add(plan.replay.ref)
+            self._declared |= {place.ref for place in _home(plan)}
 
     def _new_desk(self, plan: Plan, connection: Connection) -> Desk:
         return Desk(
@@ -187,8 +186,8 @@ class Intake:
         """The places that verbs of this receiver may copy to, without those made at first use."""
         wanted: list[Place] = [place for place in (plan.dead_write, plan.release) if isinstance(place, Place)]
         policy = self.wish.policy
-        if self.copies_back and plan.replay is not None and not plan.replay.delay_s:
-            wanted.append(plan.replay)
+        if self.copies_back:
+            wanted += _home(plan)
         if policy is not None and not self.source.ordered:
             for delay_s in policy.delayed_s:
                 try:
@@ -404,3 +403,8 @@ class Intake:
 
 def _nothing(result: SettleResult) -> None:
     """Forgetting has no outcome."""
+
+
+def _home(plan: Plan) -> list[Place]:
+    """Where a copy goes back to the source itself, without a delay: one place, or none."""
+    return [plan.replay] if plan.replay is not None and not plan.replay.delay_s else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ._batcher import Batcher
 from ._copier import Copier
@@ -17,6 +17,7 @@ from .address import Address, Target
 from .driver import (
     Connection,
     Event,
+    Op,
     Place,
     Room,
     SenderLink,
@@ -24,9 +25,6 @@ from .driver import (
 )
 from .errors import NotFound, UnimqError
 from .topology import Declaration, TopologyReport
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger("unimq.links")
 
@@ -123,7 +121,9 @@ class CopierIntent:
             if self._declared and connection.capabilities.unroutable:
                 try:
                     return connection.sender(place, options)
-                except NotFound:
+                except Exception as error:  # the library's own: told apart once it is classified
+                    if not isinstance(self.copier.classify(error, Op.OPEN, False), NotFound):
+                        raise
                     _log.info("%s is gone: it is made again, where that is allowed", place)
             self._prepare(connection)
         return connection.sender(place, options)

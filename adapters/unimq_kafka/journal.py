@@ -8,7 +8,8 @@ Rules
   the next `WIDE` messages for suspects: they may have been in hand when the owner died.
 - A suspect counts as tried once, by that death, and once more for each try that was noted before its handler began. Only what
   was begun pays: its neighbours do not.
-- More than `WIDE` may be out behind one that is stuck: then `WIDE` grows with it.
+- More than `WIDE` may be out behind one that is stuck: then `WIDE` grows with it, by a commit that is not waited for. A death in
+  the moment until it lands is not charged to what lies beyond; its next one is.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class RabbitConnection:
         )
         try:
             loop.open(wanted, timeout_s)
-        except Exception:  # whatever it was, nobody has this loop yet who could close it
+        except BaseException:  # an interrupt too: nobody has this loop yet who could end its thread
             loop.close(0.0)
             raise
         with self._lock:

@@ -142,7 +142,7 @@ class RabbitReceiver:
         self._loop.call(guarded(start, answer))
         try:
             answer.wait(timeout_s, f"opening a consumer of {self.queue}")
-        except Exception:  # whatever it was, nobody has this link yet who could close it
+        except BaseException:  # an interrupt too: nobody has this link yet who could close its channel
             self._closing = True
             self.close(0.0)
             raise
@@ -286,6 +286,8 @@ class RabbitReceiver:
             self._resizing = False
             if self._paused:
                 self._cancel_for_now()
+            elif self._wanted < self._settling.prefetch:
+                self._resize(self._wanted)  # it was narrowed meanwhile
 
         def consuming(_frame: Any) -> None:
             if self._channel.is_open:

@@ -124,7 +124,7 @@ class RabbitSender:
         self._loop.call(guarded(start, answer))
         try:
             answer.wait(timeout_s, f"opening a channel for {self.route.text}")
-        except Exception:  # as for a receiver
+        except BaseException:  # an interrupt too: nobody has this link yet who could take its callback away
             self._loop.on_end.pop(self, None)
             raise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from integration.conformance._hooks import EXPERIMENTAL
-from integration.sources import Broker
+from integration.sources import Broker, host_and_port
 from unimq.testing.conformance import Harness, conformance_tests, through_proxy
 
 
@@ -13,7 +13,7 @@ from unimq.testing.conformance import Harness, conformance_tests, through_proxy
 def harness(classic: Broker) -> Harness:
     return Harness(
         url=classic.url,
-        proxy=through_proxy(classic.url, 61613),
+        proxy=through_proxy(classic.url, host_and_port(classic.url)[1]),
         patience_s=30.0,
         quiet_s=1.0,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pika
 import pytest
 
-from integration.sources import Broker
+from integration.sources import Broker, host_and_port
 from unimq import Queue
 from unimq.testing.conformance import Harness, conformance_tests, through_proxy
 
@@ -33,7 +33,7 @@ def harness(rabbitmq: Broker) -> Harness:
 
     return Harness(
         url=url,
-        proxy=through_proxy(url, 5672),
+        proxy=through_proxy(url, host_and_port(url)[1]),
         restart=None if native is None else native.restart,
         foreign_send=foreign_send,
         foreign_receive=foreign_receive,

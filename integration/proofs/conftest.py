@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from integration.sources import Broker
+from integration.sources import Broker, host_and_port
 from unimq.testing.proxy import FaultProxy
-from unimq.url import parse
 
 
 @pytest.fixture
@@ -22,6 +21,5 @@ def figure(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 @pytest.fixture
 def proxied(rabbitmq: Broker) -> Iterator[FaultProxy]:
-    host, port = parse(rabbitmq.url).hosts[0]
-    with FaultProxy(host, port or 5672) as proxy:
+    with FaultProxy(*host_and_port(rabbitmq.url)) as proxy:
         yield proxy

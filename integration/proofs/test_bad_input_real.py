@@ -17,11 +17,10 @@ from integration.native import RabbitMQ
 from integration.proofs import bad_input
 from integration.proofs.kit import WORLDS, World, now, run, within
 from integration.proofs.secrets import ENCODED, PASSWORD, Watch, leaks_of
-from integration.sources import Broker
+from integration.sources import Broker, host_and_port
 from unimq import Message, Queue
 from unimq.errors import AuthenticationFailed, UnimqError
 from unimq.testing.proxy import FaultProxy
-from unimq.url import parse
 
 LIMIT_S = 60
 CALL_TIMEOUT_S = 5.0
@@ -121,10 +120,10 @@ def test_a_right_password_shows_nowhere(
 ) -> None:
     own_rabbitmq.rabbitmqctl("add_user", "marked", PASSWORD)
     own_rabbitmq.rabbitmqctl("set_permissions", "marked", ".*", ".*", ".*")
-    host, port = parse(own_rabbitmq.url).hosts[0]
+    host, port = host_and_port(own_rabbitmq.url)
     url = f"amqp://marked:{ENCODED}@{host}:{port}/"
     leaks: list[str] = []
-    with Watch() as watch, FaultProxy(host, port or 5672) as proxy:
+    with Watch() as watch, FaultProxy(host, port) as proxy:
         for world in WORLDS:
             queue, missing = Queue(unique("marked")), Queue(unique("missing"))
             shown = run(LIMIT_S, "life", lambda: _life(world, url, proxy, queue, missing))  # noqa: B023  # run now

@@ -21,10 +21,10 @@ import pytest
 
 import unimq
 from integration.proofs_worker.clerk import CONCURRENCY
+from integration.sources import host_and_port
 from integration.worker.kit import until
 from unimq import Message, Queue
 from unimq.testing.proxy import FaultProxy
-from unimq.url import parse
 from unimq.worker.worker import DONE, NOT_DRAINED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,8 +108,7 @@ def start(url: str, unique: Callable[[str], str], tmp_path: Path) -> Iterator[St
 
 @pytest.fixture
 def proxy(url: str) -> Iterator[FaultProxy]:
-    host, port = parse(url).hosts[0]
-    with FaultProxy(host, port or 5672) as proxy:
+    with FaultProxy(*host_and_port(url)) as proxy:
         yield proxy
 
 

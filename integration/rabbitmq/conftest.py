@@ -8,8 +8,7 @@ import pytest
 
 from integration.native import RabbitMQ
 from integration.rabbitmq.sites import RealSite
-from integration.sources import Broker
-from unimq.url import parse
+from integration.sources import Broker, host_and_port
 
 
 @pytest.fixture
@@ -27,5 +26,5 @@ def real_site(
 ) -> Iterator[RealSite]:
     if reason := RabbitMQ.available():
         missing("rabbitmq", reason)
-    with RealSite(tmp_path_factory.mktemp("site"), parse(rabbitmq.url).hosts[0][1] or 5672) as real:
+    with RealSite(tmp_path_factory.mktemp("site"), host_and_port(rabbitmq.url)[1]) as real:
         yield real

@@ -14,11 +14,10 @@ import unimq
 from integration.native import RabbitMQ
 from integration.proofs.kit import SHORT
 from integration.rabbitmq.load import Load, longest
-from integration.sources import Broker
+from integration.sources import Broker, host_and_port
 from unimq import Queue, UnimqError, broker
 from unimq.errors import ConnectionFailed
 from unimq.testing.proxy import FaultProxy
-from unimq.url import parse
 
 LIMIT_S = 150.0
 GAP_MAX_S = 10.0  # to the next host, with other things running on the machine
@@ -77,10 +76,10 @@ def test_from_one_way_to_the_other_and_back(
 ) -> None:
     """Two ways to one broker: first the one breaks, then the other."""
     name, url = one
-    host, port = parse(url).hosts[0]
+    host, port = host_and_port(url)
     queue = Queue(unique("failover"))
     with ExitStack() as stack:
-        ways = [stack.enter_context(FaultProxy(host, port or 5672)) for _ in range(2)]
+        ways = [stack.enter_context(FaultProxy(host, port)) for _ in range(2)]
         at = f"{ways[0].host}:{ways[0].port}"
         both = ways[0].url(url).replace(at, f"{at},{ways[1].host}:{ways[1].port}")
         mq = stack.enter_context(unimq.connect(url))

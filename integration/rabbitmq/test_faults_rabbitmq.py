@@ -13,12 +13,12 @@ from pika.exceptions import AMQPError
 
 from integration.native import RabbitMQ
 from integration.rabbitmq.seam import Events, Result, batch, connect, declare, depth, send, settle, take
-from integration.sources import Broker
+from integration.sources import Broker, host_and_port
 from unimq import Queue, Retry, Subscription, Topic
 from unimq.driver import Blocked, Lost, Op, Password, ReceiverOptions, SenderOptions, Unblocked
 from unimq.errors import AuthenticationFailed, ConnectionFailed, NotFound, PermissionDenied, UnimqError
 from unimq.testing.proxy import FaultProxy
-from unimq.url import UrlError, parse
+from unimq.url import UrlError
 from unimq_rabbitmq import ADAPTER
 
 Name = Callable[[str], str]
@@ -48,8 +48,7 @@ def silent() -> Iterator[str]:
 
 @pytest.fixture
 def proxied(rabbitmq: Broker) -> Iterator[FaultProxy]:
-    host, port = parse(rabbitmq.url).hosts[0]
-    with FaultProxy(host, port or 5672) as proxy:
+    with FaultProxy(*host_and_port(rabbitmq.url)) as proxy:
         yield proxy
 
 

@@ -7,11 +7,9 @@ import threading
 import pytest
 
 import unimq
-from unimq import Delivery, Message, Queue, Retry
+from unimq import Delivery, Message, Queue, Retry, testing
 from unimq import headers as h
-from unimq.delivery import Metadata
 from unimq.registry import find
-from unimq.testing import TestDelivery, _Desk
 from unimq.testing.running import run
 from unimq.worker import Worker, spared
 from unimq.worker.guard import Guard, Look, crashes_of
@@ -23,9 +21,9 @@ A = Queue("a")
 def delivery(
     message_id: str | None, *, copies: int | None = None, count: int | None = 0, written: int = 0
 ) -> Delivery:
-    fields = Metadata(message_id=message_id, delivery_count=count, redelivered=bool(count) or count is None)
-    fields.unimq = {h.CRASHES: written} | ({} if copies is None else {h.COPIES: copies})
-    return TestDelivery(b"", fields, _Desk(A, None))  # type: ignore[arg-type]
+    made = testing.delivery(message_id=message_id, delivery_count=count, redelivered=count != 0)
+    made.metadata.unimq = {h.CRASHES: written} | ({} if copies is None else {h.COPIES: copies})
+    return made
 
 
 def test_a_message_is_known_by_its_id_and_its_copies() -> None:

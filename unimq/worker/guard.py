@@ -60,7 +60,8 @@ class Guard:
 
     def count(self, delivery: Delivery) -> int:
         """What its next owner is to know, or it dies of."""
-        return max(crashes_of(delivery) - self.spared.times(delivery), 0)
+        crashes = crashes_of(delivery)
+        return max(crashes - self.spared.times(delivery), 0) if crashes else 0
 
     def look(self, delivery: Delivery) -> Look:
         """Says what to do with a delivery and sets `prefetch`, which the caller passes on when it changed."""

@@ -280,21 +280,9 @@ class Lane:
     async def _run_alone(self, guard: Guard) -> None:
         """One suspect, once nothing else can pay for it."""
         try:
-            desk, aside = self._the_desk(), self._aside
-            journal = self._tap.journal
-            if journal is None:
-                assert self._receiver is not None
-                self._waiting.extend(await cleared(self._receiver, desk, CLEAR_MAX, self._tap.still))
-                self._rounds += 1
-                more = self._waiting and self._rounds < CLEAR_ROUNDS
-                if not aside or not desk.is_open(aside[0]) or more or self._in_hand:
-                    return  # looked at first; then again
-            elif not aside:
-                return
-            elif not await noted(journal, aside[0]) or not desk.is_open(aside[0]):
-                await asyncio.sleep(NOTE_AGAIN_S)  # it is gone, which is heard in a moment; or once more
-                return
-            delivery = aside.popleft()
+            if not await self._may_begin() or not self._aside or not self._the_desk().is_open(self._aside[0]):
+                return  # it is gone, or it is tried again
+            delivery = self._aside.popleft()
             self._rounds = 0
             count = guard.count(delivery)
             _log.warning("%s: %r came back %d times unsettled: it runs alone", self.source, delivery, count)
@@ -304,6 +292,20 @@ class Lane:
             self._clearing = None
             if self._task is not None:
                 self._pump()
+
+    async def _may_begin(self) -> bool:
+        """Whether the first one aside may, after what must be known before: at the broker, or here."""
+        journal = self._tap.journal
+        if journal is not None:
+            if self._aside and await noted(journal, self._aside[0]):
+                return True
+            await asyncio.sleep(NOTE_AGAIN_S)  # that it is gone is heard in a moment
+            return False
+        assert self._receiver is not None
+        self._waiting.extend(await cleared(self._receiver, self._the_desk(), CLEAR_MAX, self._tap.still))
+        self._rounds += 1
+        first = self._waiting and self._rounds < CLEAR_ROUNDS  # they are looked at
+        return not (first or self._in_hand)
 
     def _put_away(self, delivery: Delivery, guard: Guard, look: Look) -> None:
         if look is Look.RECOUNT:
